@@ -18,9 +18,9 @@ type Backend struct {
 // belongs to the server. None may block on a destination: /metrics asks at
 // every scrape, for all sinks.
 type Views interface {
-	// Lanes gives every sink once, its shards added up and Shards left nil,
-	// ordered by tenant and sink.
-	Lanes() []LaneView
+	// Lanes gives every sink once, its shards added up, ordered by tenant and
+	// sink; Shards is left nil unless asked for.
+	Lanes(shards bool) []LaneView
 	// Lane gives one sink with its Shards; false where there is none.
 	Lane(tenant, sink string) (LaneView, bool)
 	// Tenants gives every tenant, ordered by name, with Settings left nil.
