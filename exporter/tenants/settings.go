@@ -1,3 +1,4 @@
+// Package tenants turns service, tenant and channel files into checked settings, with line and column for what is wrong.
 package tenants
 
 import (
@@ -160,8 +161,14 @@ type Sink struct {
 	// Output is what the bytes of a drop depend on.
 	Output  Output
 	Deliver Deliver
+	// Filter is Output.Filter compiled; nil where there is none.
+	Filter *Filter
 	// Start is "now" or "oldest": where a sink begins that has no position yet.
 	Start string
+	// Digest changes when, and only when, something of the sink's merged and
+	// resolved settings changes. A reload keeps the pointer of a sink whose
+	// digest stayed.
+	Digest string
 }
 
 // Output is everything that the bytes delivered depend on, besides the events.
