@@ -87,6 +87,8 @@ type Span struct {
 	Steps []Step
 	// MinTime and MaxTime are the first and last event time in the whole block, ms UTC.
 	MinTime, MaxTime int64
+	// Whole says that the span is all of its block.
+	Whole bool
 	// Committed is when the commit was made (ingest time), ms UTC.
 	Committed int64
 }
