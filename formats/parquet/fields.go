@@ -1,0 +1,134 @@
+package parquet
+
+import (
+	pq "github.com/parquet-go/parquet-go"
+
+	"datasync/schemas"
+)
+
+// fillers says, for every leaf of the schema, where an event has its values. A
+// test holds it to schemas.Fields.
+var fillers = map[string]filler{
+	"schema":          reqStr(func(e *schemas.Event) string { return e.Schema }),
+	"event_id":        reqStr(func(e *schemas.Event) string { return e.EventID }),
+	"tenant_id":       reqStr(func(e *schemas.Event) string { return e.TenantID }),
+	"channel_id":      optStr(func(e *schemas.Event) string { return e.ChannelID }),
+	"source":          reqStr(func(e *schemas.Event) string { return e.Source }),
+	"source_instance": optStr(func(e *schemas.Event) string { return e.SourceInstance }),
+	"vendor_version":  optStr(func(e *schemas.Event) string { return e.VendorVersion }),
+	"integration":     optStr(func(e *schemas.Event) string { return e.Integration }),
+	"kind":            reqStr(func(e *schemas.Event) string { return e.Kind }),
+	"event_time":      req(func(e *schemas.Event) pq.Value { return pq.Int64Value(e.EventTime) }),
+	"time_precision":  reqStr(func(e *schemas.Event) string { return e.TimePrecision }),
+	"ingest_time":     req(func(e *schemas.Event) pq.Value { return pq.Int64Value(e.IngestTime) }),
+	"request_id":      optStr(func(e *schemas.Event) string { return e.RequestID }),
+	"correlation_id":  optStr(func(e *schemas.Event) string { return e.CorrelationID }),
+	"action":          reqStr(func(e *schemas.Event) string { return e.Action }),
+	"disposition":     reqStr(func(e *schemas.Event) string { return e.Disposition }),
+	"enforced":        req(func(e *schemas.Event) pq.Value { return pq.BooleanValue(e.Enforced) }),
+	"mode":            optStr(func(e *schemas.Event) string { return e.Mode }),
+	"action_raw":      optStr(func(e *schemas.Event) string { return e.ActionRaw }),
+	"codes_raw":       optStr(func(e *schemas.Event) string { return e.CodesRaw }),
+	"rule_id":         optStr(func(e *schemas.Event) string { return e.RuleID }),
+	"rule_name":       optStr(func(e *schemas.Event) string { return e.RuleName }),
+	"rule_set":        optStr(func(e *schemas.Event) string { return e.RuleSet }),
+	"rule_category":   optStr(func(e *schemas.Event) string { return e.RuleCategory }),
+	"match_on":        optStr(func(e *schemas.Event) string { return e.MatchOn }),
+	"score":           optFloat(func(e *schemas.Event) schemas.Float { return e.Score }),
+	"score_raw":       optFloat(func(e *schemas.Event) schemas.Float { return e.ScoreRaw }),
+	"score_kind":      optStr(func(e *schemas.Event) string { return e.ScoreKind }),
+	"score_threshold": optFloat(func(e *schemas.Event) schemas.Float { return e.ScoreThreshold }),
+	"severity":        req(func(e *schemas.Event) pq.Value { return pq.Int32Value(int32(e.Severity)) }),
+	"stage":           optStr(func(e *schemas.Event) string { return e.Stage }),
+	"tactics":         list(0, nil, func(e *schemas.Event) []string { return e.Tactics }),
+	"techniques":      list(0, nil, func(e *schemas.Event) []string { return e.Techniques }),
+	"reason":          optStr(func(e *schemas.Event) string { return e.Reason }),
+	"client_ip":       optStr(func(e *schemas.Event) string { return e.ClientIP }),
+	"client_port":     optInt32(func(e *schemas.Event) schemas.Int { return e.ClientPort }),
+	"forwarded_for":   optStr(func(e *schemas.Event) string { return e.ForwardedFor }),
+	"client_asn":      optInt64(func(e *schemas.Event) schemas.Int { return e.ClientASN }),
+	"client_country":  optStr(func(e *schemas.Event) string { return e.ClientCountry }),
+	"user_agent":      optStr(func(e *schemas.Event) string { return e.UserAgent }),
+	"tls_ja3":         optStr(func(e *schemas.Event) string { return e.TLSJA3 }),
+	"tls_ja4":         optStr(func(e *schemas.Event) string { return e.TLSJA4 }),
+	"client_fp":       optStr(func(e *schemas.Event) string { return e.ClientFP }),
+	"session_id":      optStr(func(e *schemas.Event) string { return e.SessionID }),
+	"session_state":   optStr(func(e *schemas.Event) string { return e.SessionState }),
+	"http_method":     optStr(func(e *schemas.Event) string { return e.HTTPMethod }),
+	"http_host":       optStr(func(e *schemas.Event) string { return e.HTTPHost }),
+	"http_path":       optStr(func(e *schemas.Event) string { return e.HTTPPath }),
+	"http_query":      optStr(func(e *schemas.Event) string { return e.HTTPQuery }),
+	"http_protocol":   optStr(func(e *schemas.Event) string { return e.HTTPProtocol }),
+	"http_referrer":   optStr(func(e *schemas.Event) string { return e.HTTPReferrer }),
+	"http_status":     optInt32(func(e *schemas.Event) schemas.Int { return e.HTTPStatus }),
+	"bytes_out":       optInt64(func(e *schemas.Event) schemas.Int { return e.BytesOut }),
+	"bytes_in":        optInt64(func(e *schemas.Event) schemas.Int { return e.BytesIn }),
+	"duration_ms":     optFloat(func(e *schemas.Event) schemas.Float { return e.DurationMs }),
+	"extra":           optStr(func(e *schemas.Event) string { return e.Extra }),
+
+	"matches.rule_id":  match(func(m *schemas.Match) (pq.Value, bool) { return strOf(m.RuleID) }),
+	"matches.name":     match(func(m *schemas.Match) (pq.Value, bool) { return strOf(m.Name) }),
+	"matches.category": match(func(m *schemas.Match) (pq.Value, bool) { return strOf(m.Category) }),
+	"matches.stage":    match(func(m *schemas.Match) (pq.Value, bool) { return strOf(m.Stage) }),
+	"matches.score":    match(func(m *schemas.Match) (pq.Value, bool) { return floatOf(m.Score) }),
+	"matches.blocking": match(func(m *schemas.Match) (pq.Value, bool) { return boolOf(m.Blocking) }),
+	"matches.location": match(func(m *schemas.Match) (pq.Value, bool) { return strOf(m.Location) }),
+	"matches.data":     match(func(m *schemas.Match) (pq.Value, bool) { return strOf(m.Data) }),
+
+	"net.dst_ip":          member(hasNet, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Net.DstIP) }),
+	"net.dst_port":        member(hasNet, func(e *schemas.Event) (pq.Value, bool) { return int32Of(e.Net.DstPort) }),
+	"net.transport":       member(hasNet, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Net.Transport) }),
+	"net.direction":       member(hasNet, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Net.Direction) }),
+	"net.payload_b64":     member(hasNet, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Net.PayloadB64) }),
+	"host.name":           member(hasHost, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Host.Name) }),
+	"host.container":      member(hasHost, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Host.Container) }),
+	"host.pod":            member(hasHost, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Host.Pod) }),
+	"host.cluster_id":     member(hasHost, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Host.ClusterID) }),
+	"host.cluster_name":   member(hasHost, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Host.ClusterName) }),
+	"host.node_id":        member(hasHost, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Host.NodeID) }),
+	"decision.latency_ms": member(hasDecision, func(e *schemas.Event) (pq.Value, bool) { return floatOf(e.Decision.LatencyMs) }),
+	"decision.status":     member(hasDecision, func(e *schemas.Event) (pq.Value, bool) { return int32Of(e.Decision.Status) }),
+	"audit.actor":         member(hasAudit, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Audit.Actor) }),
+	"audit.object_type":   member(hasAudit, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Audit.ObjectType) }),
+	"audit.object_id":     member(hasAudit, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Audit.ObjectID) }),
+	"audit.change":        member(hasAudit, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Audit.Change) }),
+	"agg.count":           member(hasAgg, func(e *schemas.Event) (pq.Value, bool) { return int64Of(e.Agg.Count) }),
+	"agg.first_seen":      member(hasAgg, func(e *schemas.Event) (pq.Value, bool) { return int64Of(e.Agg.FirstSeen) }),
+	"agg.last_seen":       member(hasAgg, func(e *schemas.Event) (pq.Value, bool) { return int64Of(e.Agg.LastSeen) }),
+	"meta.labels":         list(1, hasMeta, func(e *schemas.Event) []string { return e.Meta.Labels }),
+	"meta.redactions":     list(1, hasMeta, func(e *schemas.Event) []string { return e.Meta.Redactions }),
+	"meta.truncated":      list(1, hasMeta, func(e *schemas.Event) []string { return e.Meta.Truncated }),
+	"meta.unmapped":       member(hasMeta, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Meta.Unmapped) }),
+	"meta.raw_sha256":     member(hasMeta, func(e *schemas.Event) (pq.Value, bool) { return strOf(e.Meta.RawSHA256) }),
+}
+
+func hasNet(e *schemas.Event) bool      { return e.Net.OK }
+func hasHost(e *schemas.Event) bool     { return e.Host.OK }
+func hasDecision(e *schemas.Event) bool { return e.Decision.OK }
+func hasAudit(e *schemas.Event) bool    { return e.Audit.OK }
+func hasAgg(e *schemas.Event) bool      { return e.Agg.OK }
+func hasMeta(e *schemas.Event) bool     { return e.Meta.OK }
+
+// dictionaries are the leaves of which a file has few different values, so that
+// numbers of a dictionary stand for them. A column that turns out to have many
+// goes on as plain text (dictionaryMax).
+var dictionaries = set(
+	"schema", "tenant_id", "channel_id", "source", "source_instance", "vendor_version", "integration",
+	"kind", "time_precision", "action", "disposition", "mode", "action_raw", "codes_raw",
+	"rule_id", "rule_name", "rule_set", "rule_category", "match_on", "score_kind", "stage", "reason",
+	"tactics", "techniques", "client_country", "user_agent", "tls_ja3", "tls_ja4", "session_state",
+	"http_method", "http_host", "http_path", "http_protocol",
+	"matches.rule_id", "matches.name", "matches.category", "matches.stage", "matches.location",
+	"net.dst_ip", "net.transport", "net.direction",
+	"host.name", "host.container", "host.pod", "host.cluster_id", "host.cluster_name", "host.node_id",
+	"audit.actor", "audit.object_type",
+	"meta.labels", "meta.redactions", "meta.truncated",
+)
+
+func set(names ...string) map[string]bool {
+	m := make(map[string]bool, len(names))
+	for _, n := range names {
+		m[n] = true
+	}
+	return m
+}
