@@ -1,3 +1,4 @@
+// Package schemas defines the canonical event: its fields, its strict one-pass check, its decoding and its encoding.
 package schemas
 
 // Version names the canonical schema; every stored event carries it in its
@@ -56,8 +57,8 @@ const AllKinds = KindSet(1<<KindCount - 1)
 func (s KindSet) Has(k Kind) bool { return s&(1<<k) != 0 }
 
 // Event is the canonical event, decoded: events.md, section "Fields", in that
-// order. Strings may alias the line they were decoded from. A pointer or a nil
-// slice is an absent field; an absent string is empty, an absent enum too.
+// order. Strings may alias the line they were decoded from. What is not OK, an
+// empty list and an empty string (an enum's too) are absent fields.
 type Event struct {
 	Schema         string
 	EventID        string
@@ -126,6 +127,8 @@ type Event struct {
 	// field, or a canonical optional field of another type than the schema's;
 	// empty where there are none.
 	Extra string
+
+	extra []byte // what Extra is made in
 }
 
 // Int is an optional integer.
