@@ -1,0 +1,227 @@
+package httpfeed
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"datasync/feeds"
+	"datasync/feeds/intake"
+	"datasync/feeds/journal"
+	"datasync/schemas"
+
+	"golang.org/x/time/rate"
+)
+
+// request is the state of one request; they are used again, so that a small
+// request costs little beyond net/http's own.
+type request struct {
+	f       *Feed
+	r       *http.Request
+	w       http.ResponseWriter
+	pace    pace
+	wire    buffer // as sent
+	plain   buffer // decompressed
+	body    []byte // one of the two
+	format  string
+	tenant  feeds.TenantID
+	limiter *rate.Limiter // of the tenant, where it has a quota
+	at      time.Time     // when it was asked
+	out     []byte        // the answer
+	ans     answer
+	sub     intake.Request
+	values  func(yield func(feeds.Record) bool) // q.records, bound once
+}
+
+var requests = sync.Pool{New: func() any {
+	q := new(request)
+	q.values = q.records
+	return q
+}}
+
+// ServeHTTP answers one request.
+func (f *Feed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.counts.inFlight.Add(1)
+	q := requests.Get().(*request)
+	q.f, q.r, q.w = f, r, w
+	q.pace = pace{body: r.Body, w: w, grace: f.o.ReadGrace}
+	defer func() { // also where an adapter panics: the memory must not stay taken
+		f.counts.inFlight.Add(-1)
+		q.wire.free(&f.memory)
+		q.plain.free(&f.memory)
+		*q = request{values: q.values, out: q.out[:0]}
+		if cap(q.out) <= 64<<10 {
+			requests.Put(q)
+		}
+	}()
+	a := q.serve()
+	if a.drain {
+		q.drainOff()
+	}
+	f.counts.answered(a.status)
+	a.send(w)
+}
+
+// serve decides on one request, cheapest checks first; the body is read only
+// for who may send it.
+func (q *request) serve() *answer {
+	f, r := q.f, q.r
+	rt, a := f.route(r)
+	if a != nil {
+		return a
+	}
+	q.format = rt.format
+	if q.tenant, a = f.authorize(r, rt); a != nil {
+		return a
+	}
+	if a = f.ready(); a != nil {
+		return a
+	}
+	if a = q.admit(); a != nil {
+		return a
+	}
+	if a = q.read(); a != nil {
+		return a
+	}
+	if isProbe(q.format, q.body) {
+		return q.result(&intake.Result{})
+	}
+	if !f.o.Formats(q.format) {
+		return f.unknownFormat(q.format)
+	}
+	if a = q.checkBody(); a != nil {
+		return a
+	}
+	if key := r.Header["Idempotency-Key"]; len(key) > 0 && key[0] != "" {
+		return q.once(key[0])
+	}
+	return q.submit(nil)
+}
+
+// admit refuses who is past the quota of events per second.
+func (q *request) admit() *answer {
+	if q.f.o.Rate == nil {
+		return nil
+	}
+	perSecond := q.f.o.Rate(q.tenant)
+	if perSecond <= 0 || q.tenant == "" {
+		return nil
+	}
+	q.at = q.f.o.Now()
+	var wait int
+	if q.limiter, wait = q.f.rates.admit(q.tenant, perSecond, q.at); wait == 0 {
+		return nil
+	}
+	return problem(http.StatusTooManyRequests, "tenant "+string(q.tenant)+" is past its quota of events per second, nothing was kept",
+		"send again after the seconds in Retry-After, or raise quota.events_per_second").again(wait)
+}
+
+// ready refuses requests while nothing can be taken.
+func (f *Feed) ready() *answer {
+	if f.stopping.Load() {
+		return stopping()
+	}
+	if f.o.Ready != nil {
+		if err := f.o.Ready(); err != nil {
+			return f.refused(err)
+		}
+	}
+	return nil
+}
+
+func stopping() *answer {
+	a := problem(http.StatusServiceUnavailable, errStopping.Error()+", nothing was kept", "send again after the seconds in Retry-After").again(1)
+	a.close = true
+	return a
+}
+
+// refused makes an answer of why nothing was kept.
+func (f *Feed) refused(err error) *answer {
+	if errors.Is(err, context.Canceled) || f.stopping.Load() {
+		return stopping()
+	}
+	f.trouble.begin(f.o.Name, err)
+	return problem(http.StatusServiceUnavailable, "nothing was kept: "+err.Error(), "send again after the seconds in Retry-After").again(5)
+}
+
+// checkBody refuses bodies that cannot hold events at all.
+func (q *request) checkBody() *answer {
+	body := bytes.TrimLeft(q.body, " \t\r\n")
+	if len(body) == 0 {
+		return problem(http.StatusBadRequest, "the body is empty", "send one JSON object, a JSON array of them, or one a line")
+	}
+	if c := body[0]; c != '{' && c != '[' {
+		t, _, _ := strings.Cut(q.r.Header.Get("Content-Type"), ";")
+		switch strings.ToLower(strings.TrimSpace(t)) {
+		case "application/x-www-form-urlencoded", "multipart/form-data":
+			return problem(http.StatusUnsupportedMediaType, "the body is a form", "send the events as JSON")
+		}
+	}
+	return nil
+}
+
+// records yields the values of the body.
+func (q *request) records(yield func(feeds.Record) bool) {
+	for v := range schemas.Values(q.body) {
+		// What is no JSON goes on as it is: intake rejects it with the reason
+		// and keeps it in the quarantine.
+		if !yield(feeds.Record{Value: v, Position: q.r.RemoteAddr}) {
+			return
+		}
+	}
+}
+
+// submit hands the body to intake and answers when it is durable.
+func (q *request) submit(facts func(*intake.Result) []journal.Fact) *answer {
+	f := q.f
+	q.sub = intake.Request{Format: q.format, Tenant: q.tenant, Records: q.values, Facts: facts}
+	// promise: nothing is answered with 200 before Submit says that it is durable.
+	res, err := f.o.Intake.Submit(f.work, &q.sub)
+	if err != nil {
+		return f.refused(err)
+	}
+	f.trouble.end(f.o.Name)
+	charge(q.limiter, res.Accepted+len(res.Rejected), q.at)
+	f.counts.accepted.Add(uint64(res.Accepted))
+	f.counts.rejected.Add(uint64(len(res.Rejected)))
+	return q.result(&res)
+}
+
+// result answers with what became of the events: 400 where none was accepted
+// and some were refused.
+func (q *request) result(res *intake.Result) *answer {
+	q.out = appendResult(q.out[:0], res)
+	q.ans = answer{status: http.StatusOK, body: q.out}
+	if res.Accepted == 0 && len(res.Rejected) > 0 {
+		q.ans.status = http.StatusBadRequest
+	}
+	return &q.ans
+}
+
+// hasProbe says whether a format's senders try the address before they use it.
+func hasProbe(format string) bool {
+	return format == "deepfence" || format == "cloudflare-firewall" || format == "cloudflare-http"
+}
+
+// isProbe recognizes what they try it with: Deepfence {"text":"Test message …"},
+// Cloudflare's Logpush {"content":"tests"}. It holds no event.
+func isProbe(format string, body []byte) bool {
+	if !hasProbe(format) || len(body) > 1<<10 {
+		return false
+	}
+	var probe map[string]json.RawMessage
+	if json.Unmarshal(body, &probe) != nil || len(probe) != 1 {
+		return false
+	}
+	name := "content"
+	if format == "deepfence" {
+		name = "text"
+	}
+	v := probe[name]
+	return len(v) > 0 && v[0] == '"'
+}
