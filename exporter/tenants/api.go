@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"datasync/exporter/tenants/conf"
-	"datasync/schemas"
 )
 
 type Problem = conf.Problem
@@ -17,10 +16,6 @@ func Load(path string) (*Service, error)           { return nil, errors.ErrUnsup
 func LoadTenants(dir string) (*Set, Problems)      { return NewSet(), nil }
 func Validate(path string) (*Service, *Set, error) { return nil, nil, errors.ErrUnsupported }
 
-type Filter struct{ src string }
-
-func CompileFilter(src string) (*Filter, error)               { return nil, errors.ErrUnsupported }
-func (f *Filter) Match(e *schemas.Event) (bool, error)        { return false, errors.ErrUnsupported }
 func CompileSchedule(spec, timezone string) (Schedule, error) { return nil, errors.ErrUnsupported }
 
 // Change is what a Watcher tells.
