@@ -133,7 +133,8 @@ func member(has func(*schemas.Event) bool, get func(*schemas.Event) (pq.Value, b
 }
 
 // lists: under an optional group of level base-1 (base 0: none), level base is
-// a null list, base+1 an empty one, base+2 an element
+// a null list, base+2 an element. base+1, the empty list, is not used: a decoded
+// event does not tell it from none.
 
 func list(base int, has func(*schemas.Event) bool, get func(*schemas.Event) []string) filler {
 	return func(dst []pq.Value, events []schemas.Event, col int) []pq.Value {
@@ -144,11 +145,8 @@ func list(base int, has func(*schemas.Event) bool, get func(*schemas.Event) []st
 				continue
 			}
 			items := get(e)
-			switch {
-			case items == nil:
+			if len(items) == 0 {
 				dst = append(dst, pq.Value{}.Level(0, base, col))
-			case len(items) == 0:
-				dst = append(dst, pq.Value{}.Level(0, base+1, col))
 			}
 			for j, s := range items {
 				dst = append(dst, text(s).Level(min(j, 1), base+2, col))
@@ -158,18 +156,15 @@ func list(base int, has func(*schemas.Event) bool, get func(*schemas.Event) []st
 	}
 }
 
-// matches' columns: level 0 is a null list, 1 an empty one, 2 an element
-// without such a member, 3 a value
+// matches' columns: level 0 is a null list, 2 an element without such a member,
+// 3 a value
 
 func match(get func(*schemas.Match) (pq.Value, bool)) filler {
 	return func(dst []pq.Value, events []schemas.Event, col int) []pq.Value {
 		for i := range events {
 			items := events[i].Matches
-			switch {
-			case items == nil:
+			if len(items) == 0 {
 				dst = append(dst, pq.Value{}.Level(0, 0, col))
-			case len(items) == 0:
-				dst = append(dst, pq.Value{}.Level(0, 1, col))
 			}
 			for j := range items {
 				if v, ok := get(&items[j]); ok {
