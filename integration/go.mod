@@ -1,0 +1,3 @@
+module datasync/integration
+
+go 1.26.0

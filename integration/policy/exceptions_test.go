@@ -1,0 +1,22 @@
+package policy
+
+// Every exception of every rule, with its reason. An exception that nothing
+// needs fails its test.
+
+var arrowExceptions = exceptions{}
+
+var homeExceptions = exceptions{}
+
+var functionExceptions = exceptions{}
+
+var fileExceptions = exceptions{}
+
+var interfaceExceptions = exceptions{}
+
+var packageExceptions = exceptions{
+	"cmd/datasync": "one file a sub-command, as the layout says",
+}
+
+var constructorExceptions = exceptions{}
+
+var sleepExceptions = exceptions{}
