@@ -1,0 +1,262 @@
+package emitter
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	doConnect   = "connecting to"
+	doHandshake = "TLS handshake with"
+	doProbe     = "first drain of"
+	doDrain     = "draining"
+	doSend      = "sending to"
+)
+
+// dialed is what one attempt over all addresses came to.
+type dialed struct {
+	conn    *conn
+	err     *Error
+	learned []fact
+}
+
+type fact struct {
+	address string
+	answer  Answer
+}
+
+// connect tries the addresses in order. An endpoint whose answer to a drain is
+// not known (or that gave none) is connected, drained empty and connected again:
+// before the first byte goes out we know that its answer will mean something,
+// and that it takes our certificate, which TLS 1.3 tells only after the handshake.
+func (c *Client) connect(ctx context.Context) (d dialed) {
+	for _, a := range c.o.Addresses {
+		c.mu.Lock()
+		answer := c.learned[a]
+		c.mu.Unlock()
+		if answer == AnswerUnknown || answer == AnswerNone {
+			got, err := c.probe(ctx, a)
+			if got != AnswerUnknown && got != answer {
+				d.learned = append(d.learned, fact{a, got})
+			}
+			if err != nil {
+				d.err = err
+				continue
+			}
+		}
+		if d.conn, d.err = c.dial(ctx, a); d.err == nil {
+			return d
+		}
+	}
+	return d
+}
+
+// probe drains a connection that carried nothing.
+func (c *Client) probe(ctx context.Context, address string) (Answer, *Error) {
+	k, err := c.dial(ctx, address)
+	if err != nil {
+		return AnswerUnknown, err
+	}
+	k.drain()
+	timer := time.NewTimer(c.o.DrainTimeout)
+	defer timer.Stop()
+	var cause error
+	select {
+	case e := <-k.over:
+		<-k.finished
+		if cause = e.proof(true); cause == nil {
+			if e.notify {
+				return AnswerNotify, nil
+			}
+			return AnswerFIN, nil
+		}
+	case <-timer.C:
+		k.kill()
+		return AnswerNone, classify(doProbe, address, noAnswer, false, false)
+	case <-ctx.Done():
+		k.kill()
+		cause = ctx.Err()
+	}
+	return AnswerUnknown, classify(doProbe, address, cause, true, !k.peer.ClientNotAfter.IsZero())
+}
+
+func (c *Client) dial(ctx context.Context, address string) (*conn, *Error) {
+	ctx, cancel := context.WithTimeout(ctx, c.o.DialTimeout)
+	defer cancel()
+	cfg, own, err := c.conf.get(&c.o.TLS)
+	if err != nil {
+		return nil, err
+	}
+	dialer := net.Dialer{
+		Control:         c.control,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAlive, Interval: keepAlive, Count: 4},
+	}
+	nc, derr := dialer.DialContext(ctx, "tcp", address)
+	if derr != nil {
+		return nil, classify(doConnect, address, derr, false, false)
+	}
+	tcp, ok := nc.(*net.TCPConn)
+	if !ok {
+		_ = nc.Close() // never used
+		return nil, classify(doConnect, address, fmt.Errorf("%T is no TCP connection", nc), false, false)
+	}
+	cfg = cfg.Clone()
+	if cfg.ServerName == "" {
+		cfg.ServerName, _, _ = net.SplitHostPort(address) // checked by New
+	}
+	certAsked := false
+	if get := cfg.GetClientCertificate; get != nil {
+		cfg.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			certAsked = true
+			return get(r)
+		}
+	}
+	w := &wire{TCPConn: tcp}
+	t := tls.Client(w, cfg)
+	if herr := t.HandshakeContext(ctx); herr != nil {
+		_ = w.Close() // the handshake's error is what counts
+		if ctx.Err() != nil {
+			herr = ctx.Err()
+		}
+		return nil, classify(doHandshake, address, herr, certAsked, !own.IsZero())
+	}
+	k := newConn(c, address, w, t)
+	k.peer = describe(address, tcp, t.ConnectionState(), own)
+	return k, nil
+}
+
+// control tunes the socket and asks the owner whether it may connect.
+func (c *Client) control(network, address string, raw syscall.RawConn) error {
+	if c.o.Control != nil {
+		if err := c.o.Control(network, address, raw); err != nil {
+			return &refused{err}
+		}
+	}
+	return tune(raw)
+}
+
+func describe(address string, tcp *net.TCPConn, s tls.ConnectionState, own time.Time) Peer {
+	p := Peer{
+		Address: address, Remote: tcp.RemoteAddr().String(), Resumed: s.DidResume,
+		Version: tls.VersionName(s.Version), Cipher: tls.CipherSuiteName(s.CipherSuite),
+		ClientNotAfter: own,
+	}
+	if len(s.PeerCertificates) > 0 {
+		leaf := s.PeerCertificates[0]
+		p.Subject, p.Issuer, p.NotAfter = leaf.Subject.String(), leaf.Issuer.String(), leaf.NotAfter
+	}
+	return p
+}
+
+// configs keeps the TLS configuration, and with it the sessions to resume, until
+// a file changes. One dial at a time uses it.
+type configs struct {
+	stamp string
+	from  *tls.Config // what TLS.Config returned last
+	cfg   *tls.Config
+	own   time.Time // our certificate's NotAfter
+}
+
+func (c *configs) get(t *TLS) (*tls.Config, time.Time, *Error) {
+	if t.Config != nil {
+		from, err := t.Config()
+		if err != nil {
+			return nil, time.Time{}, &Error{Class: TLSVerify, Doing: "preparing", Address: "TLS", Err: err, Hint: "check the tls settings"}
+		}
+		if c.cfg == nil || from != c.from {
+			c.from, c.cfg = from, from.Clone()
+			c.finish(t)
+		}
+		return c.cfg, c.own, nil
+	}
+	stamp, err := stampOf(t.CA, t.Cert, t.Key)
+	if err == nil && c.cfg != nil && stamp == c.stamp {
+		return c.cfg, c.own, nil
+	}
+	cfg, fail := load(t)
+	if fail != nil {
+		return nil, time.Time{}, fail
+	}
+	c.stamp, c.cfg = stamp, cfg
+	c.finish(t)
+	return c.cfg, c.own, nil
+}
+
+// finish fills in what both ways share.
+func (c *configs) finish(t *TLS) {
+	if c.cfg.ServerName == "" {
+		c.cfg.ServerName = t.ServerName
+	}
+	if c.cfg.MinVersion == 0 {
+		c.cfg.MinVersion = t.MinVersion
+	}
+	if c.cfg.ClientSessionCache == nil {
+		c.cfg.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+	}
+	c.cfg.DynamicRecordSizingDisabled = true // lines are gathered: big records from the first
+	c.own = time.Time{}
+	if len(c.cfg.Certificates) > 0 && c.cfg.Certificates[0].Leaf != nil {
+		c.own = c.cfg.Certificates[0].Leaf.NotAfter
+	}
+	if c.cfg.GetClientCertificate == nil {
+		certs := c.cfg.Certificates
+		c.cfg.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			for i := range certs {
+				if r.SupportsCertificate(&certs[i]) == nil {
+					return &certs[i], nil
+				}
+			}
+			if len(certs) > 0 {
+				return &certs[0], nil // let the peer say what it has against it
+			}
+			return &tls.Certificate{}, nil
+		}
+	}
+}
+
+func load(t *TLS) (*tls.Config, *Error) {
+	cfg := &tls.Config{MinVersion: t.MinVersion, ServerName: t.ServerName}
+	if t.CA != "" {
+		pem, err := os.ReadFile(t.CA)
+		pool := x509.NewCertPool()
+		if err == nil && !pool.AppendCertsFromPEM(pem) {
+			err = errors.New("no certificate in it")
+		}
+		if err != nil {
+			return nil, &Error{Class: TLSVerify, Doing: "reading tls.ca", Address: t.CA, Err: err, Hint: "it must be a readable PEM file of certificates"}
+		}
+		cfg.RootCAs = pool
+	}
+	if t.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+		if err != nil {
+			return nil, &Error{Class: TLSClientCert, Doing: "reading tls.cert and tls.key", Address: t.Cert, Err: err, Hint: "both must be readable PEM files that belong together"}
+		}
+		cfg.Certificates = []tls.Certificate{pair}
+	}
+	return cfg, nil
+}
+
+// stampOf changes when one of the files does.
+func stampOf(paths ...string) (string, error) {
+	var b strings.Builder
+	for _, p := range paths {
+		if p == "" {
+			continue
+		}
+		fi, err := os.Stat(p)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&b, "%s %d %d\n", p, fi.Size(), fi.ModTime().UnixNano())
+	}
+	return b.String(), nil
+}

@@ -1,0 +1,130 @@
+package emitter
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// Class is why a peer cannot be reached or takes nothing.
+type Class string
+
+// The reason classes of an emitter.
+const (
+	DNS           Class = "dns"
+	Connect       Class = "connect"
+	Forbidden     Class = "forbidden" // Options.Control refused the address
+	TLSVerify     Class = "tls-verify"
+	TLSClientCert Class = "tls-client-cert"
+	Reset         Class = "reset"
+	Timeout       Class = "timeout"
+	Slow          Class = "slow"
+)
+
+// Error is a failure of the connection with its class and a hint for the operator.
+type Error struct {
+	Class   Class
+	Doing   string // what was being done: "connecting to", "draining", …
+	Address string
+	Hint    string
+	Err     error
+}
+
+// Error is what was being done, to whom, and the cause; the hint is apart.
+func (e *Error) Error() string { return fmt.Sprintf("%s %s: %v", e.Doing, e.Address, e.Err) }
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// refused marks an error of Options.Control.
+type refused struct{ err error }
+
+func (r *refused) Error() string { return "address refused: " + r.err.Error() }
+func (r *refused) Unwrap() error { return r.err }
+
+// noAnswer is an endpoint that does not answer a drain.
+var noAnswer = errors.New("the peer does not answer the end of a connection")
+
+// classify maps err. certAsked says that the peer asked for a client
+// certificate, haveCert that we sent one.
+func classify(doing, address string, err error, certAsked, haveCert bool) *Error {
+	var known *Error
+	if errors.As(err, &known) {
+		return known
+	}
+	e := &Error{Doing: doing, Address: address, Err: err}
+	var (
+		dns    *net.DNSError
+		no     *refused
+		verify *tls.CertificateVerificationError
+		host   x509.HostnameError
+		record tls.RecordHeaderError
+	)
+	switch {
+	case errors.As(err, &no):
+		e.Class, e.Hint = Forbidden, "the service's egress rules do not allow this address"
+	case errors.As(err, &dns):
+		e.Class, e.Hint = DNS, "check the host name and the resolver"
+	case errors.As(err, &host):
+		e.Class, e.Hint = TLSVerify, "the certificate is for another name: set tls.server_name, or have the certificate reissued"
+	case errors.As(err, &verify):
+		e.Class, e.Hint = TLSVerify, "set tls.ca to the authority that signed the receiver's certificate, or check that it is not expired"
+	case errors.As(err, &record):
+		e.Class, e.Hint = TLSVerify, "the receiver does not speak TLS on this port"
+	case isAlert(err):
+		e.Class, e.Hint = alertClass(err, certAsked, haveCert)
+	case errors.Is(err, noAnswer):
+		e.Class, e.Hint = Timeout, "drain cannot confirm what this receiver reads; it needs confirm: window"
+	case isTimeout(err):
+		e.Class, e.Hint = Timeout, "no answer: check that the receiver runs and that no firewall drops the packets"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		e.Class, e.Hint = Connect, "nothing listens there: check that the receiver runs, and the port"
+	case isReset(err):
+		e.Class, e.Hint = Reset, "the receiver ended the connection; its log says why"
+		if doing == doHandshake {
+			e.Hint = "the receiver ended the connection during the handshake: does it speak TLS on this port?"
+		}
+	default:
+		e.Class, e.Hint = Connect, "check the address, the route and the network"
+	}
+	return e
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.Is(err, os.ErrDeadlineExceeded) || (errors.As(err, &n) && n.Timeout())
+}
+
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, errBareFIN) || errors.Is(err, errUnasked) || errors.Is(err, net.ErrClosed)
+}
+
+// isAlert says that the peer sent a TLS alert; crypto/tls has no type for it.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
+}
+
+func alertClass(err error, certAsked, haveCert bool) (Class, string) {
+	text := err.Error()
+	for _, s := range []string{"bad certificate", "certificate required", "certificate authority", "revoked", "expired", "unknown certificate", "unsupported certificate", "access denied", "error decrypting"} {
+		if strings.Contains(text, s) {
+			if !haveCert {
+				return TLSClientCert, "the receiver wants a client certificate: set tls.cert and tls.key"
+			}
+			return TLSClientCert, "the receiver refuses our certificate: check its issuer and dates against what the receiver trusts"
+		}
+	}
+	if certAsked && !haveCert && strings.Contains(text, "handshake failure") {
+		return TLSClientCert, "the receiver asked for a client certificate: set tls.cert and tls.key"
+	}
+	return TLSVerify, "the receiver refused the handshake: compare TLS versions and ciphers (tls.min_version)"
+}

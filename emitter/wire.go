@@ -1,0 +1,167 @@
+package emitter
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// chunk holds whole Offers, so that no line is spread over two connections.
+type chunk struct{ b []byte }
+
+// Chunks come in a few sizes, so that thousands of clients with a line or two
+// waiting hold kilobytes, and a busy one writes 64 KiB at a time.
+var (
+	chunkSizes = [...]int{4 << 10, 16 << 10, 64 << 10, 256 << 10}
+	chunkPools [len(chunkSizes)]sync.Pool
+)
+
+func newChunk(need int) *chunk {
+	for i, size := range chunkSizes {
+		if need <= size {
+			if k, ok := chunkPools[i].Get().(*chunk); ok {
+				return k
+			}
+			return &chunk{b: make([]byte, 0, size)}
+		}
+	}
+	return &chunk{b: make([]byte, 0, need)}
+}
+
+func (k *chunk) release() {
+	for i, size := range chunkSizes {
+		if cap(k.b) == size {
+			k.b = k.b[:0]
+			chunkPools[i].Put(k)
+		}
+	}
+}
+
+// queue is what waits to be written, in order. Client.mu guards it.
+type queue struct {
+	chunks  []*chunk
+	head    int
+	waiting int // bytes, those being written included
+}
+
+func (q *queue) push(b []byte) {
+	if n := len(q.chunks); n > q.head {
+		last := q.chunks[n-1]
+		if len(last.b)+len(b) <= cap(last.b) {
+			last.b = append(last.b, b...)
+			q.waiting += len(b)
+			return
+		}
+	}
+	k := newChunk(max(len(b), min(q.waiting, 64<<10)))
+	k.b = append(k.b, b...)
+	q.chunks = append(q.chunks, k)
+	q.waiting += len(b)
+}
+
+// pop hands the first chunk out; its bytes count as waiting until wrote.
+func (q *queue) pop() *chunk {
+	if q.head == len(q.chunks) {
+		return nil
+	}
+	k := q.chunks[q.head]
+	q.chunks[q.head] = nil
+	if q.head++; q.head == len(q.chunks) {
+		q.chunks, q.head = q.chunks[:0], 0
+	}
+	return k
+}
+
+func (q *queue) wrote(k *chunk) {
+	q.waiting -= len(k.b)
+	k.release()
+}
+
+func (q *queue) clear() {
+	for _, k := range q.chunks[q.head:] {
+		k.release()
+	}
+	*q = queue{}
+}
+
+// wire is the net.Conn below TLS: it gathers records so that one system call
+// carries 256 KiB, and remembers whether the raw stream ended, which tls.Conn
+// does not tell (its io.EOF stands for close_notify and for a bare FIN).
+type wire struct {
+	*net.TCPConn
+	eof     atomic.Bool
+	blocked atomic.Bool // a write is waiting in the kernel
+
+	mu     sync.Mutex
+	gather bool // after the handshake
+	buf    *chunk
+	err    error
+}
+
+const wireSize = 256 << 10
+
+// Read reads from the socket and remembers its end.
+func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.TCPConn.Read(p)
+	if errors.Is(err, io.EOF) {
+		w.eof.Store(true)
+	}
+	return n, err
+}
+
+// Write takes TLS records; they leave at 256 KiB or with flush.
+func (w *wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return 0, w.err
+	}
+	if !w.gather {
+		return w.TCPConn.Write(p)
+	}
+	if w.buf != nil && len(w.buf.b)+len(p) > wireSize {
+		if err := w.flushLocked(); err != nil {
+			return 0, err
+		}
+	}
+	if w.buf == nil {
+		w.buf = newChunk(wireSize)
+	}
+	w.buf.b = append(w.buf.b, p...)
+	return len(p), nil
+}
+
+func (w *wire) flush() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.flushLocked()
+}
+
+func (w *wire) flushLocked() error {
+	if w.err != nil || w.buf == nil {
+		return w.err
+	}
+	w.blocked.Store(true)
+	_, w.err = w.TCPConn.Write(w.buf.b)
+	w.blocked.Store(false)
+	w.buf.release()
+	w.buf = nil
+	return w.err
+}
+
+func (w *wire) startGathering() {
+	w.mu.Lock()
+	w.gather = true
+	w.mu.Unlock()
+}
+
+// SetWriteDeadline does nothing: tls.Conn.CloseWrite would set one of 5 s and
+// then forbid writing, but the records it wrote are still to be flushed, and a
+// peer that is slow is not to be cut off. The owner ends a blocked write.
+func (w *wire) SetWriteDeadline(time.Time) error { return nil }
+
+// SetDeadline sets the read deadline only.
+func (w *wire) SetDeadline(t time.Time) error { return w.TCPConn.SetReadDeadline(t) }
