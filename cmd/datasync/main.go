@@ -16,6 +16,8 @@ import (
 // cli is the command line. A sub-command's Run may ask for a context.Context,
 // which ends at SIGINT or SIGTERM, and for *console.
 type cli struct {
+	Journal journalCmd `cmd:"" help:"Read a journal without a running service."`
+	Schema  schemaCmd  `cmd:"" help:"Print a schema: event, config, tenant or parquet."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	Status statusCmd `cmd:"" group:"admin" help:"Show what every sink is doing."`
