@@ -2,6 +2,8 @@ package lane
 
 import (
 	"context"
+	"datasync/exporter/state"
+	"datasync/feeds/journal"
 	"errors"
 	"fmt"
 	"io"
@@ -74,6 +76,10 @@ type Drop struct {
 	Body   io.ReaderAt
 	Size   int64
 	SHA256 [32]byte
+	// Differs: what is stored under Key by the same ID may have other bytes (an
+	// older encoder made it, or the journal lost part of the range since); the
+	// ID decides then.
+	Differs bool
 	// ContentType is for stores that keep one.
 	ContentType string
 }
@@ -86,4 +92,49 @@ type DropSink interface {
 	// drop again is a success. Body belongs to the caller. Errors are *Error;
 	// a key held by something else wraps ErrForeign.
 	Put(ctx context.Context, d *Drop) error
+}
+
+// Segment is a range of one lane that went out over a stream together.
+type Segment struct {
+	Lane *Lane
+	To   journal.Position
+	// Committed is when the oldest of its events was committed, ms UTC.
+	Committed int64
+	Counts    state.Counts
+	// Epoch is the stream's when the lane's turn began: what was read before
+	// the connection broke must not be sent after it (Runner.Lost).
+	Epoch uint64
+}
+
+// StreamSink takes the lines of all lanes of one sink over one connection. It
+// tells the Runner what became of them: Read, Confirmed, Lost, Room, Trouble.
+type StreamSink interface {
+	// Offer hands over a segment's lines, copying them; it never blocks. False:
+	// nothing was taken (no room, or a stale epoch), and Runner.Room follows
+	// when there is room. Lanes call it concurrently.
+	Offer(lines []byte, s Segment) bool
+	// Restore is told of what the peer had read and not confirmed before a
+	// restart, once for each such lane. False: the connection is in use
+	// already, so the lane must offer that again.
+	Restore(s Segment) bool
+	// Flush waits until the peer has proven to have read all that was offered.
+	Flush(ctx context.Context) error
+	// Close ends the connection; the Runner hears nothing after it returned.
+	Close() error
+}
+
+// Stream is a StreamSink and the lanes that share it. Guarded by the Runner's mutex.
+type Stream struct {
+	Sink  StreamSink
+	lanes []*Lane
+	epoch uint64
+	// trouble is what the connection suffers from now; new lanes share it.
+	trouble *Trouble
+}
+
+// Trouble is why a stream's connection does not take lines.
+type Trouble struct {
+	Err     *Error
+	Stalled bool      // it stands, but the peer takes nothing
+	Retry   time.Time // of the next attempt; zero: none planned
 }

@@ -1,0 +1,119 @@
+package lane
+
+import (
+	"time"
+
+	"datasync/exporter/state"
+	"datasync/exporter/tenants"
+	"datasync/feeds/journal"
+)
+
+// backlog is what a drop lane has before it, as far as it knows without reading.
+type backlog struct {
+	fact state.Lane
+	end  journal.Position
+	// oldest is when the first event at fact.Pos was committed, ms UTC.
+	oldest int64
+	// flush: a person asked for a cut now.
+	flush bool
+	// tried is what the last attempt that found too little learned.
+	tried estimate
+}
+
+func (b *backlog) events() uint64 { return b.end.Events - b.fact.Pos.Events }
+func (b *backlog) bytes() uint64  { return b.end.Bytes - b.fact.Pos.Bytes }
+
+// estimate relates what lies in the journal to what a drop of it would hold.
+type estimate struct {
+	perByte  float64 // encoded bytes per byte in the journal
+	perEvent float64 // events in the object per event in the journal
+}
+
+// decision is what to do about a drop lane now.
+type decision struct {
+	// cut: encode now. Otherwise look again at due (ms UTC; 0: when data comes).
+	cut bool
+	due int64
+	// before takes only what was committed before it, ms UTC; 0: all there is.
+	before int64
+	// tick is the schedule's tick that this cut settles.
+	tick int64
+	// at is the cut's time: the dt and hour of the key, ms UTC.
+	at int64
+	// must: cut whatever there is. Otherwise only if a limit is reached.
+	must bool
+	// empty: nothing is there, but the tick wants its manifest.
+	empty bool
+}
+
+// decide says whether a drop is to be cut now, and by which limit.
+func decide(d *tenants.Deliver, b *backlog, now int64) decision {
+	if b.events() == 0 {
+		return decideIdle(d, b, now)
+	}
+	if b.flush {
+		return decision{cut: true, must: true, at: now}
+	}
+	due := int64(0)
+	if d.Schedule != nil {
+		// The tick at T takes what was committed before T.
+		tick := next(d.Schedule, b.oldest)
+		if tick > 0 && tick <= now {
+			return decision{cut: true, must: true, before: tick, tick: tick, at: tick}
+		}
+		due = tick
+	}
+	if d.MaxAge > 0 {
+		old := b.oldest + d.MaxAge.Milliseconds()
+		if old <= now {
+			return decision{cut: true, must: true, at: now}
+		}
+		due = earlier(due, old)
+	}
+	if full(d, b) {
+		return decision{cut: true, at: now, due: due}
+	}
+	return decision{due: due}
+}
+
+// decideIdle is decide where no event waits: only "empty" wants ticks then.
+// Ticks missed while the service was down are not made up for: a lane that is
+// loaded with nothing waiting starts its ticks at that moment.
+func decideIdle(d *tenants.Deliver, b *backlog, now int64) decision {
+	if !d.Empty || d.Schedule == nil || b.fact.Tick == 0 {
+		return decision{}
+	}
+	tick := next(d.Schedule, b.fact.Tick)
+	if tick == 0 || tick > now {
+		return decision{due: tick}
+	}
+	return decision{cut: true, must: true, empty: true, before: tick, tick: tick, at: tick}
+}
+
+// full guesses whether a size or count limit is reached: never later than it
+// is, and after an attempt that found too little, about when it will be.
+func full(d *tenants.Deliver, b *backlog) bool {
+	est := b.tried
+	if est.perEvent == 0 {
+		est = estimate{perByte: 0.25, perEvent: 1}
+	}
+	if d.MaxEvents > 0 && float64(b.events())*est.perEvent >= float64(d.MaxEvents) {
+		return true
+	}
+	return d.MaxBytes > 0 && float64(b.bytes())*est.perByte >= float64(d.MaxBytes)
+}
+
+func next(s tenants.Schedule, after int64) int64 {
+	t := s.Next(time.UnixMilli(after))
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func earlier(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,309 @@
+package lane
+
+import (
+	"context"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"datasync/exporter/lane/spool"
+	"datasync/exporter/state"
+	"datasync/feeds/journal"
+)
+
+// RunnerOptions configure a Runner. Spools and Quarantine are required.
+type RunnerOptions struct {
+	Spools     *spool.Budget
+	Quarantine Quarantine
+	JournalID  string
+	// Retain is how long a removed sink keeps its events; 0 is 24 h.
+	Retain time.Duration
+	// Workers is how many turns go on at once; 0 is 64. Encoders is how many of
+	// them may encode at once; 0 is one for each processor.
+	Workers, Encoders int
+	Now               func() time.Time // nil: time.Now
+	// OnState is told of each change of a lane's state, with the Runner's lock
+	// held: it must only take note.
+	OnState func(k state.Key, shard string, s Status)
+}
+
+func (o RunnerOptions) withDefaults() RunnerOptions {
+	if o.Retain == 0 {
+		o.Retain = 24 * time.Hour
+	}
+	if o.Workers == 0 {
+		o.Workers = 64
+	}
+	if o.Encoders == 0 {
+		o.Encoders = runtime.GOMAXPROCS(0)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.OnState == nil {
+		o.OnState = func(state.Key, string, Status) {}
+	}
+	return o
+}
+
+// Beginning is a lane to be added: where its facts say it stands.
+type Beginning struct {
+	Key    state.Key
+	Shard  *Shard
+	Tenant journal.TenantRef
+	Fact   state.Lane
+	Drop   *state.Drop // recorded and not completed; nil: none
+	Sink   *Sink       // nil: no longer configured
+	Gone   int64       // since when, ms UTC
+	Paused *state.Pause
+}
+
+// Add adds a lane; it takes its first turn at once where something waits. The
+// caller adds a lane of one key and shard once.
+func (r *Runner) Add(b Beginning) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if slices.ContainsFunc(r.by[b.Key], func(l *Lane) bool { return l.shard == b.Shard }) {
+		return
+	}
+	l := &Lane{Key: b.Key, shard: b.Shard, tenant: b.Tenant, sink: b.Sink, fact: b.Fact, gone: b.Gone, drop: b.Drop}
+	now := r.env.now()
+	l.status = Status{State: Running, Since: now}
+	l.end = b.Shard.Journal.Standing(b.Tenant).End
+	l.sent = l.fact.Pos
+	if b.Drop != nil {
+		b.Shard.Journal.Pin(b.Tenant, b.Drop.From, b.Drop.To)
+	} else if l.fact.Tick == 0 || l.fact.Pos.Events >= l.end.Events {
+		// Ticks that passed while nobody ran and nothing waited are not made up for.
+		l.fact.Tick = now
+	}
+	if b.Paused != nil {
+		l.byHand = b.Paused.Since
+	}
+	r.settle(l)
+	r.by[b.Key] = append(r.by[b.Key], l)
+	set := tenantID{b.Shard, b.Tenant}
+	r.sets[set] = append(r.sets[set], l)
+	r.join(l)
+	r.release(l)
+	r.schedule(l, true, 0)
+}
+
+// join makes l one of its stream's lanes.
+func (r *Runner) join(l *Lane) {
+	if l.sink == nil || l.sink.Stream == nil {
+		return
+	}
+	s := l.sink.Stream
+	s.lanes = append(s.lanes, l)
+	if l.fact.Read.Seq > l.fact.Pos.Seq {
+		if s.Sink.Restore(Segment{Lane: l, To: l.fact.Read, Counts: l.fact.ReadCounts}) {
+			l.sent = l.fact.Read
+		} else {
+			l.fact.Repeats += l.fact.ReadCounts.Events
+			l.fact.Read, l.fact.ReadCounts = l.fact.Pos, state.Counts{}
+		}
+	}
+	if s.trouble != nil {
+		r.troubled(l, s.trouble)
+	}
+}
+
+// Arrived takes in the events of a new commit of a shard. Tenants whose lanes
+// in this shard do not exist yet are returned; the caller Adds them.
+func (r *Runner) Arrived(sh *Shard, as []journal.Arrival) (strangers []journal.Arrival) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range as {
+		a := &as[i]
+		lanes := r.sets[tenantID{sh, a.Tenant}]
+		if len(lanes) == 0 {
+			strangers = append(strangers, *a)
+			continue
+		}
+		for _, l := range lanes {
+			r.arrived(l, a)
+		}
+	}
+	return strangers
+}
+
+func (r *Runner) arrived(l *Lane, a *journal.Arrival) {
+	idle := l.fact.Pos.Events >= l.end.Events
+	l.end = journal.Position{Seq: l.end.Seq, Events: a.Start.Events + uint64(a.Events), Bytes: a.Start.Bytes + uint64(a.Bytes)}
+	if idle {
+		l.oldest = a.Committed
+	}
+	if l.sink == nil || l.status.State != Running || l.queued {
+		return
+	}
+	if l.sink.Stream != nil {
+		if !l.wantsRoom {
+			r.schedule(l, true, 0)
+		}
+		return
+	}
+	b := backlog{fact: l.fact, end: l.end, oldest: l.oldest}
+	if !l.busy {
+		b.tried = l.tried
+	}
+	if idle || full(&l.sink.Settings.Deliver, &b) {
+		r.schedule(l, true, 0)
+	}
+}
+
+// settle sets the status of a lane that is added or has another sink.
+func (r *Runner) settle(l *Lane) {
+	switch {
+	case l.sink == nil:
+		l.status = Status{State: Paused, Since: l.gone, Message: "its sink is no longer configured"}
+	case l.byHand != 0:
+		l.status = Status{State: Paused, Since: l.byHand, Message: "paused by a person"}
+	default:
+		l.status = Status{State: Running, Since: r.env.now()}
+	}
+}
+
+// Swap gives the lanes of a key another sink (its settings changed), or none
+// (it is no longer configured, since gone, ms UTC). It waits for turns under
+// way with the old sink.
+func (r *Runner) Swap(k state.Key, sink *Sink, gone int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.by[k] {
+		for l.busy {
+			r.ended.Wait()
+		}
+		old := l.sink
+		same := old != nil && sink != nil && old.Stream != nil && old.Stream == sink.Stream
+		if old != nil && old.Stream != nil && !same {
+			old.Stream.lanes = slices.DeleteFunc(old.Stream.lanes, func(o *Lane) bool { return o == l })
+		}
+		l.sink, l.gone, l.tried, l.wantsRoom = sink, gone, estimate{}, false
+		r.settle(l)
+		if !same {
+			l.sent = l.fact.Pos
+			r.join(l)
+		}
+		r.schedule(l, true, 0)
+	}
+}
+
+// Tidy is to be called every few seconds: it lets go of what sinks that were
+// removed longer than Retain ago held back, and calls a long wait suspended.
+func (r *Runner) Tidy() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.env.now()
+	for _, ls := range r.by {
+		for _, l := range ls {
+			if l.gone != 0 {
+				r.release(l)
+			}
+			st := &l.status
+			if st.State == Waiting && now-st.failingSince >= suspendAfter.Milliseconds() && st.becomes(failedLong, now) {
+				r.o.OnState(l.Key, l.shard.Name, *st)
+			}
+		}
+	}
+}
+
+// Order is what a person can tell a sink's lanes to do.
+type Order string
+
+// The orders.
+const (
+	OrderPause  Order = "pause"
+	OrderResume Order = "resume"
+	OrderRetry  Order = "retry" // now, whatever the back-off
+	OrderFlush  Order = "flush" // cut a drop of what is there now
+)
+
+// Do gives an order to all lanes of a key; false: there are none. Making a
+// pause durable is the caller's.
+func (r *Runner) Do(k state.Key, o Order) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ls := r.by[k]
+	for _, l := range ls {
+		switch o {
+		case OrderPause:
+			l.byHand = r.env.now()
+			r.settle(l)
+			r.schedule(l, false, 0)
+		case OrderResume:
+			l.byHand = 0
+			r.settle(l)
+			r.schedule(l, true, 0)
+		case OrderRetry:
+			r.schedule(l, true, 0)
+		case OrderFlush:
+			l.flush = l.sink != nil && l.sink.Drops != nil
+			r.schedule(l, true, 0)
+		}
+	}
+	return len(ls) > 0
+}
+
+// View is a lane as it stands, for people.
+type View struct {
+	Key    state.Key
+	Shard  string
+	Fact   state.Lane
+	End    journal.Position
+	Oldest int64 // when the oldest undelivered event was committed, ms UTC; 0: none or not known yet
+	Status Status
+	Sink   *Sink // nil: no longer configured
+}
+
+// Views are all lanes, those of one key where k is not nil, in no order.
+func (r *Runner) Views(k *state.Key) []View {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	vs := make([]View, 0, len(r.by))
+	add := func(ls []*Lane) {
+		for _, l := range ls {
+			vs = append(vs, View{Key: l.Key, Shard: l.shard.Name, Fact: l.fact, End: l.end, Oldest: l.oldest, Status: l.status, Sink: l.sink})
+		}
+	}
+	if k != nil {
+		add(r.by[*k])
+		return vs
+	}
+	for _, ls := range r.by {
+		add(ls)
+	}
+	return vs
+}
+
+// Settled waits until no lane has a turn under way or waiting.
+func (r *Runner) Settled(ctx context.Context) error {
+	t := time.NewTicker(5 * time.Millisecond)
+	defer t.Stop()
+	for {
+		r.mu.Lock()
+		quiet := len(r.queue) == 0 && r.workers == 0
+		r.mu.Unlock()
+		if quiet {
+			return nil
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// pools recycles the workers' read buffers.
+type pools struct{ chunks sync.Pool }
+
+func (p *pools) chunk() *journal.Chunk {
+	if c, ok := p.chunks.Get().(*journal.Chunk); ok {
+		return c
+	}
+	return &journal.Chunk{}
+}
+
+func (p *pools) putChunk(c *journal.Chunk) { p.chunks.Put(c) }

@@ -1,0 +1,184 @@
+package lane
+
+import (
+	"context"
+	"fmt"
+
+	"datasync/exporter/lane/shape"
+	"datasync/exporter/state"
+	"datasync/feeds/journal"
+)
+
+const (
+	// streamChunk is how much a stream lane reads and offers at once.
+	streamChunk = 256 << 10
+	// streamTurn is how many chunks a lane offers before others have their turn.
+	streamTurn = 8
+)
+
+// streamed is what one turn of a stream lane came to.
+type streamed struct {
+	sent journal.Position
+	// noRoom: the sink takes nothing now and calls Runner.Wake.
+	noRoom bool
+	more   bool
+	err    error
+}
+
+// stepStream offers what lies behind l.sent to the sink, a few chunks a turn.
+func (e *env) stepStream(ctx context.Context, l *Lane, sent journal.Position, epoch uint64) streamed {
+	r := streamed{sent: sent}
+	out := l.sink.Settings.Output
+	sh, err := shape.New(&out, true)
+	if err != nil {
+		r.err = fmt.Errorf("shape %s: %w", l.Key, err)
+		return r
+	}
+	c := e.pools.chunk()
+	defer e.pools.putChunk(c)
+	var frame []byte
+	for range streamTurn {
+		if err := l.shard.Journal.Read(l.tenant, r.sent, journal.ReadOptions{MaxBytes: streamChunk}, c); err != nil {
+			r.err = fmt.Errorf("read %s of shard %s: %w", l.Key, l.shard.Name, err)
+			return r
+		}
+		if c.Next == r.sent {
+			return r
+		}
+		s := sh.Shape(c)
+		if err := e.keep(ctx, l, refusals(l, s.Refused)); err != nil {
+			r.err = err
+			return r
+		}
+		lines := s.Lines
+		if l.sink.Frame != nil {
+			frame = l.sink.Frame(frame[:0], lines)
+			lines = frame
+		}
+		if !l.sink.Stream.Sink.Offer(lines, Segment{Lane: l, To: c.Next, Committed: committed(c), Counts: s.Counts, Epoch: epoch}) {
+			r.noRoom = true
+			return r
+		}
+		r.sent = c.Next
+		if !c.More {
+			return r
+		}
+	}
+	r.more = true
+	return r
+}
+
+func committed(c *journal.Chunk) int64 {
+	if len(c.Spans) == 0 {
+		return 0
+	}
+	return c.Spans[0].Committed
+}
+
+// Confirmed settles segments that the peer has for good, in the order offered.
+func (r *Runner) Confirmed(segs []Segment) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.env.now()
+	for i := range segs {
+		l := segs[i].Lane
+		l.fact.Settle(segs[i].To, segs[i].Counts, now)
+		l.fact.ReadCounts.Sub(segs[i].Counts)
+		l.touched = true
+	}
+	for i := range segs {
+		l := segs[i].Lane
+		if !l.touched {
+			continue
+		}
+		l.touched = false
+		l.oldest = 0
+		// promise: only what the peer has confirmed frees the journal.
+		l.shard.Home.Advance(l.Key, l.fact)
+		r.release(l)
+	}
+}
+
+// Read notes segments that the peer is proven to have read, in the order
+// offered: a restart goes on behind them.
+func (r *Runner) Read(segs []Segment) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range segs {
+		l := segs[i].Lane
+		l.fact.Read = segs[i].To
+		l.fact.ReadCounts.Add(segs[i].Counts)
+		l.touched = true
+	}
+	for i := range segs {
+		if l := segs[i].Lane; l.touched {
+			l.touched = false
+			l.shard.Home.Advance(l.Key, l.fact)
+		}
+	}
+}
+
+// Lost takes back segments that must be offered again, in the order offered,
+// and begins a new epoch of the stream. The sink calls it before it takes
+// anything of that epoch.
+func (r *Runner) Lost(s *Stream, epoch uint64, segs []Segment) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.epoch = epoch
+	for i := len(segs) - 1; i >= 0; i-- {
+		l := segs[i].Lane
+		l.fact.Repeats += segs[i].Counts.Events
+		l.sent = l.fact.Pos
+		if l.fact.Read.Seq > l.sent.Seq {
+			l.sent = l.fact.Read
+		}
+		if segs[i].To.Seq <= l.fact.Read.Seq { // read once, and forgotten by the peer's death
+			l.fact.Read, l.fact.ReadCounts = l.fact.Pos, state.Counts{}
+			l.sent = l.fact.Pos
+		}
+	}
+	for _, l := range s.lanes {
+		if l.busy || l.sent.Events < l.end.Events {
+			r.schedule(l, true, 0)
+		}
+	}
+}
+
+// Room lets the stream's lanes offer again.
+func (r *Runner) Room(s *Stream) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range s.lanes {
+		if l.busy {
+			l.again = true
+		} else if l.wantsRoom {
+			l.wantsRoom = false
+			r.schedule(l, true, 0)
+		}
+	}
+}
+
+// Trouble shows a failure of the connection on all lanes that share it; nil ends it.
+func (r *Runner) Trouble(s *Stream, t *Trouble) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.trouble = t
+	for _, l := range s.lanes {
+		if t == nil {
+			r.happened(l, delivered)
+			r.schedule(l, l.sent.Events < l.end.Events && !l.wantsRoom, 0)
+			continue
+		}
+		r.troubled(l, t)
+	}
+}
+
+func (r *Runner) troubled(l *Lane, t *Trouble) {
+	if l.status.fail(t.Err, r.env.now(), 0) {
+		r.o.OnState(l.Key, l.shard.Name, l.status)
+	}
+	l.status.NextRetry = 0
+	if !t.Retry.IsZero() {
+		l.status.NextRetry = t.Retry.UnixMilli()
+	}
+}
