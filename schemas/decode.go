@@ -65,16 +65,22 @@ func (d *decoder) object(i int, members []Field, p unsafe.Pointer) int {
 		if i >= len(b) || b[i] != '"' {
 			return d.unexpected(i, "a key")
 		}
-		from, end := i+1, d.str(i+1)
+		from := i + 1
+		end, f := d.key(members, from)
 		if end < 0 {
 			return -1
 		}
-		f := d.find(members, b[from:end])
-		if i = d.colon(end + 1); i < 0 {
+		if end+2 < len(b) && b[end+1] == ':' && b[end+2] > ' ' {
+			i = end + 2
+		} else if i = d.colon(end + 1); i < 0 {
 			return -1
 		}
 		if i = d.member(f, i, from, end, p); i < 0 {
 			return -1
+		}
+		if i+1 < len(b) && b[i] == ',' && b[i+1] > ' ' {
+			i++
+			continue
 		}
 		if i < len(b) && b[i] <= ' ' {
 			i = d.space(i)
@@ -88,23 +94,34 @@ func (d *decoder) object(i int, members []Field, p unsafe.Pointer) int {
 	}
 }
 
-// find gives the field of a key, nil for an unknown one.
-func (d *decoder) find(members []Field, name []byte) *Field {
+// key scans the key that begins at i and finds its field, nil for an unknown one.
+func (d *decoder) key(members []Field, i int) (end int, f *Field) {
+	if members == nil {
+		if name, ok := shortAt(d.b, i); ok {
+			if n := name.field(); n >= 0 {
+				return i + name.n, &fields[n]
+			}
+		}
+	}
+	if end = d.str(i); end < 0 {
+		return -1, nil
+	}
+	name := d.b[i:end]
 	if d.esc {
 		name = unescape(name)
 	}
 	if members == nil {
-		if f := lookup(name); f >= 0 {
-			return &fields[f]
+		if n := lookup(alias(name)); n >= 0 {
+			return end, &fields[n]
 		}
-		return nil
+		return end, nil
 	}
 	for n := range members {
 		if members[n].Name == string(name) {
-			return &members[n]
+			return end, &members[n]
 		}
 	}
-	return nil
+	return end, nil
 }
 
 // member decodes the value at i into the field f of the struct at p; what does

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/binary"
+	"math/bits"
 	"unsafe"
 )
 
@@ -247,54 +248,107 @@ var metaMembers = []Field{
 	{Name: "raw_sha256", at: unsafe.Offsetof(Meta{}.RawSHA256), Type: String, Doc: "SHA-256 of the record as received, hex."},
 }
 
-// lookup finds the field of a name, or otherKey.
-func lookup(name []byte) int {
-	f := int(slots[hash(name, multiplier)])
-	if f < fieldCount && fields[f].Name == string(name) {
-		return f
-	}
-	return otherKey
+// short is a text of at most 16 bytes as two words, for comparing at once.
+type short struct {
+	a, b uint64
+	n    int
 }
 
-const slotBits = 10
+// shorten makes a short of a name that fits.
+func shorten(name string) short {
+	var buf [16]byte
+	copy(buf[:], name)
+	return short{binary.LittleEndian.Uint64(buf[:]), binary.LittleEndian.Uint64(buf[8:]), len(name)}
+}
+
+// shortAt reads the text up to the next quote in b[i:]; false where that lies
+// further than 16 bytes away or too near the end to tell. It does not check
+// the text: only its being equal to a good one makes it good.
+func shortAt(b []byte, i int) (short, bool) {
+	if i+24 > len(b) {
+		return short{}, false
+	}
+	w := binary.LittleEndian.Uint64(b[i:])
+	if n := quoteIn(w); n < 8 {
+		return short{w & (1<<(8*n) - 1), 0, n}, true
+	}
+	v := binary.LittleEndian.Uint64(b[i+8:])
+	n := quoteIn(v)
+	if n < 8 {
+		v &= 1<<(8*n) - 1
+	} else if b[i+16] != '"' {
+		return short{}, false
+	}
+	return short{w, v, n + 8}, true
+}
+
+// quoteIn is the place of the first quote in w, 8 if there is none.
+func quoteIn(w uint64) int {
+	q := w ^ lows*'"'
+	return bits.TrailingZeros64((q-lows)&^q&highs) >> 3
+}
+
+// lookup finds the field of a name, or otherKey.
+func lookup(name string) int {
+	if len(name) > 16 {
+		return otherKey
+	}
+	s := shorten(name)
+	return s.field()
+}
+
+// field finds the field of a name, or otherKey.
+func (s *short) field() int {
+	e := &slots[s.slot(multiplier)]
+	if e.name != *s {
+		return otherKey
+	}
+	return e.field
+}
+
+func (s *short) slot(m uint64) uint64 { return (s.a ^ s.b*0x9E3779B97F4A7C15) * m >> (64 - slotBits) }
+
+const slotBits = 9
+
+type slot struct {
+	name  short
+	field int
+}
 
 // slots and multiplier make a hash without collisions over the table's names.
-var slots, multiplier = func() (t [1 << slotBits]uint8, m uint64) {
+var slots, multiplier = func() (t [1 << slotBits]slot, m uint64) {
 search:
 	for m = 0x9E3779B97F4A7C15; ; m += 0x6A09E667F3BCC90A {
 		for i := range t {
-			t[i] = fieldCount
+			t[i] = slot{field: otherKey, name: short{n: -1}}
 		}
 		for f := range fields {
-			slot := &t[hash([]byte(fields[f].Name), m)]
-			if *slot != fieldCount {
+			name := shorten(fields[f].Name)
+			at := &t[name.slot(m)]
+			if at.field != otherKey {
 				continue search
 			}
-			*slot = uint8(f)
+			*at = slot{name, f}
 		}
 		return t, m
 	}
 }()
 
-// hash mixes the length with the first and last bytes, which tell all field
-// names apart.
-func hash(name []byte, m uint64) uint64 {
-	var w uint64
-	if n := len(name); n >= 8 {
-		w = binary.LittleEndian.Uint64(name) ^ binary.LittleEndian.Uint64(name[n-8:])<<1
-	} else {
-		for _, c := range name {
-			w = w<<8 | uint64(c)
+// enumShorts are the enums' values, by field.
+var enumShorts = func() (t [fieldCount][]short) {
+	for f := range fields {
+		for _, v := range fields[f].Values {
+			t[f] = append(t[f], shorten(v))
 		}
 	}
-	return (w ^ uint64(len(name))) * m >> (64 - slotBits)
-}
+	return t
+}()
 
 // Value gives a field by its name: a string, int64, float64, bool or
 // []string; nil where it is absent, or no scalar and no list. The list is e's
 // own.
 func (e *Event) Value(name string) any {
-	n := lookup(bytesOf(name))
+	n := lookup(name)
 	if n < 0 {
 		return nil
 	}

@@ -310,12 +310,36 @@ func (l *lexer) comma(i int, wanted string) int {
 
 // text scans a string value at i and looks at what it says.
 func (l *lexer) text(i int, nested bool) int {
-	end := l.str(i + 1)
-	if end < 0 {
-		return -1
+	if l.blind {
+		if i = l.str(i + 1); i < 0 {
+			return -1
+		}
+		return i + 1
 	}
-	if !l.blind && (l.esc || end-i > 4) {
-		l.lookAt(l.b[i+1:end], nested)
+	b := l.b
+	i++
+	from, word, hidden := i, i, false
+	for ; i < len(b); i++ {
+		switch classes[b[i]] {
+		case plainByte:
+			continue
+		case quoteByte:
+			l.lookWhole(b[from:i], nested, hidden)
+			return i + 1
+		case oddByte:
+			hidden = hidden || hides(b[i:])
+			if i = l.odd(i); i < 0 {
+				return -1
+			}
+			i--
+		case spaceByte:
+			if i > word && schemeEnds[b[i-1]] && schemeWord(b[word:i]) {
+				l.look |= LookSecret
+			}
+			word = i + 1
+		case tellingByte:
+			word = l.telling(from, word, i)
+		}
 	}
-	return end + 1
+	return l.fail(len(b), "ends within a string")
 }

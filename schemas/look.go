@@ -45,138 +45,142 @@ var secretStart = func() (t [256]uint32) {
 	return t
 }()
 
-// lookAt sets the bits for one string's raw text. The string may be cut out
-// of a line: nothing behind it is looked at.
-func (l *lexer) lookAt(s []byte, nested bool) {
-	if l.esc && bytes.Contains(s, []byte(`\u00`)) {
-		l.look |= LookParam | LookSecret | LookDigits // anything may hide behind it
+// What a byte means to text.
+const (
+	plainByte   = iota
+	quoteByte   // ends the string
+	oddByte     // an escape, a control character, a part of a longer character
+	spaceByte   // may stand behind a word that a secret follows
+	tellingByte // may stand beside a secret, or in the beginning of a token
+)
+
+var classes = func() (t [256]uint8) {
+	for c := range t {
+		if !plain[c] {
+			t[c] = oddByte
+		}
+	}
+	t['"'] = quoteByte
+	t[' '] = spaceByte
+	for _, c := range "=:JI_x" {
+		t[c] = tellingByte
+	}
+	return t
+}()
+
+// hides says whether an escape stands for an ASCII character that could be
+// part of a secret.
+func hides(s []byte) bool { return len(s) > 3 && string(s[:4]) == `\u00` }
+
+// telling judges the byte at i of a string that began at from; the word
+// before it began at word. It returns where the next word begins.
+func (l *lexer) telling(from, word, i int) int {
+	b := l.b
+	switch b[i] {
+	case '=':
+		l.look |= LookParam
+		if secretName(b[max(word, i-40):i]) {
+			l.look |= LookSecret
+		}
+	case ':':
+		if secretName(b[max(word, i-40):i]) || urlSecret(b[i+1:]) {
+			l.look |= LookSecret
+		}
+	default:
+		if tokenAt(b[from:], i-from) {
+			l.look |= LookSecret
+		}
+		return word
+	}
+	return i + 1
+}
+
+// lookWhole judges a string's raw text as a whole.
+func (l *lexer) lookWhole(s []byte, nested, hidden bool) {
+	if hidden {
+		l.look |= LookParam | LookSecret | LookDigits
 		return
 	}
 	if nested && len(s) <= 40 && secretName(s) {
 		l.look |= LookSecret
 	}
-	var seps, dense uint64
-	i := 0
-	for ; i+8 <= len(s); i += 8 {
-		w := binary.LittleEndian.Uint64(s[i:])
-		seps |= separators(w)
-		dense |= noLetters(w)
+	if len(s) < ssnDigits || l.look&LookDigits != 0 {
+		return
 	}
-	if i < len(s) {
-		w := tail(s, i)
-		seps |= separators(w)
-		dense |= noLetters(w)
-	}
-	if dense != 0 && len(s) >= ssnDigits && l.look&LookDigits == 0 && manyDigits(s) {
-		l.look |= LookDigits
-	}
-	if seps != 0 {
-		l.lookNames(s)
-	}
-	if len(s) >= 16 && l.look&LookSecret == 0 && tokenStart(s) {
-		l.look |= LookSecret
-	}
-}
-
-// tail loads the last bytes of s from i on, filled up with letters.
-func tail(s []byte, i int) uint64 {
-	var w uint64
-	if len(s) >= 8 {
-		w = binary.LittleEndian.Uint64(s[len(s)-8:]) // seen before in part, which does no harm
-		return w
-	}
-	for j := len(s) - 1; j >= i; j-- {
-		w = w<<8 | uint64(s[j])
-	}
-	return w | lows*'a'<<(8*(len(s)-i))
-}
-
-// separators has a bit set where w holds '=', ':' or a space.
-func separators(w uint64) uint64 {
-	e := w ^ lows*'='
-	c := w ^ lows*':'
-	s := w ^ lows*' '
-	return ((e-lows)&^e | (c-lows)&^c | (s-lows)&^s) & highs
-}
-
-// noLetters is not 0 where a half of w holds only bytes below '@': nine such
-// bytes in a row fill at least one half.
-func noLetters(w uint64) uint64 {
-	m := w & (lows * 0x40)
-	var r uint64
-	if uint32(m) == 0 {
-		r = 1
-	}
-	if m>>32 == 0 {
-		r |= 2
-	}
-	return r
-}
-
-// manyDigits looks for LookDigits in one string.
-func manyDigits(s []byte) bool {
-	n, dotted := 0, false
-	for _, c := range s {
-		switch {
-		case c-'0' <= 9:
-			n++
-			if n >= cardDigits || n >= ssnDigits && !dotted {
-				return true
+	// Nine bytes below '@' in a row fill at least one of these blocks.
+	for i := 0; i+4 <= len(s); i += 4 {
+		if binary.LittleEndian.Uint32(s[i:])&0x40404040 == 0 {
+			many, end := manyDigits(s, i)
+			if many {
+				l.look |= LookDigits
+				return
 			}
-		case c == '.' || c == '_':
-			dotted = true
-		case c == ' ' || c == '-' || c == '+' || c == '%':
-		default:
-			n, dotted = 0, false
+			i = max(i, end-4)
+		}
+	}
+}
+
+// manyDigits looks for LookDigits in the run of digits and what may stand
+// between them round s[i], and says where the run ends.
+func manyDigits(s []byte, i int) (many bool, end int) {
+	for i > 0 && digitRun[s[i-1]] != 0 {
+		i--
+	}
+	n, seen := 0, uint8(0)
+	for ; i < len(s) && digitRun[s[i]] != 0; i++ {
+		kind := digitRun[s[i]]
+		seen |= kind
+		n += int(kind & 1)
+	}
+	return n >= cardDigits || n >= ssnDigits && seen&dotKind == 0, i
+}
+
+// digitRun is 1 for digits, other bits for what may stand between them.
+const (
+	digitKind = 1
+	dotKind   = 2
+	gapKind   = 4
+)
+
+var digitRun = func() (t [256]uint8) {
+	for c := '0'; c <= '9'; c++ {
+		t[c] = digitKind
+	}
+	t['.'], t['_'] = dotKind, dotKind
+	for _, c := range " -+%" {
+		t[c] = gapKind
+	}
+	return t
+}()
+
+// urlSecret says whether an '@' comes within what may be a URL's authority.
+func urlSecret(s []byte) bool {
+	for _, c := range bytes.TrimLeft(s[:min(len(s), 256)], "/") {
+		switch c {
+		case '@':
+			return true
+		case '/', '"', ' ':
+			return false
 		}
 	}
 	return false
 }
 
-// lookNames judges the words before the separators in s.
-func (l *lexer) lookNames(s []byte) {
-	from := 0
-	for i := 0; i < len(s); i += 8 {
-		var w uint64
-		if i+8 <= len(s) {
-			w = binary.LittleEndian.Uint64(s[i:])
-		} else {
-			for j := len(s) - 1; j >= i; j-- {
-				w = w<<8 | uint64(s[j])
-			}
-		}
-		for m := separators(w); m != 0; m &= m - 1 {
-			at := i + bits.TrailingZeros64(m)>>3
-			if at >= len(s) {
-				break
-			}
-			switch s[at] {
-			case '=':
-				l.look |= LookParam
-				fallthrough
-			case ':':
-				if l.look&LookSecret == 0 && secretName(s[max(from, at-40):at]) {
-					l.look |= LookSecret
-				}
-				if s[at] == ':' && l.look&LookSecret == 0 && bytes.IndexByte(s[at:], '@') >= 0 {
-					l.look |= LookSecret
-				}
-			case ' ':
-				if l.look&LookSecret == 0 && schemeWord(s[from:at]) {
-					l.look |= LookSecret
-				}
-			default:
-				continue // a borrow's false bit
-			}
-			from = at + 1
-		}
+// schemeEnds are the last letters of schemeWords.
+var schemeEnds = func() (t [256]bool) {
+	for _, w := range schemeWords {
+		c := w[len(w)-1]
+		t[c], t[c-'a'+'A'] = true, true
 	}
-}
+	return t
+}()
+
+var schemeWords = []string{"bearer", "basic", "token", "digest", "key"}
 
 // schemeWord says whether w ends with a word that a secret follows after a space.
 func schemeWord(w []byte) bool {
-	for _, k := range [...]string{"bearer", "basic", "token", "digest", "key"} {
-		if n := len(w) - len(k); n >= 0 && w[n]|0x20 == k[0] && equalFold(w[n:], k) {
+	for _, k := range schemeWords {
+		if n := len(w) - len(k); n >= 0 && equalFold(w[n:], k) {
 			return true
 		}
 	}
@@ -206,26 +210,23 @@ func equalFold(s []byte, lower string) bool {
 	return true
 }
 
-// tokenStart looks for the beginnings of well-known tokens, each by its rarest byte.
-func tokenStart(s []byte) bool {
-	return around(s, 'J', 2, 1, "eyJ", "", "") || around(s, 'I', 3, 3, "AKI", "ASI", "AIz") || around(s, 'I', 3, 2, "BEGI", "", "") ||
-		around(s, '_', 3, 1, "ghp_", "gho_", "") || around(s, '_', 0, 6, "_live_", "_test_", "_pat_") || around(s, 'x', 0, 3, "xox", "", "")
-}
-
-// around says whether one of the words lies between before bytes before a
-// rare byte and after bytes behind its beginning.
-func around(s []byte, rare byte, before, after int, words ...string) bool {
-	for i := 0; ; i++ {
-		n := bytes.IndexByte(s[i:], rare)
-		if n < 0 {
-			return false
+// tokenAt says whether the telling byte s[i] lies in the beginning of a token.
+func tokenAt(s []byte, i int) bool {
+	switch s[i] {
+	case 'J':
+		return i >= 2 && s[i-2] == 'e' && s[i-1] == 'y'
+	case 'I':
+		switch string(s[max(0, i-2):i]) {
+		case "AK", "AS", "EG": // AKIA, ASIA, BEGIN
+			return true
 		}
-		i += n
-		near := s[max(0, i-before):min(len(s), i+after)]
-		for _, w := range words {
-			if w != "" && bytes.Contains(near, []byte(w)) {
-				return true
-			}
-		}
+		return i >= 1 && s[i-1] == 'A' && i+1 < len(s) && s[i+1] == 'z'
+	case 'x':
+		return i+2 < len(s) && s[i+1] == 'o' && s[i+2] == 'x'
 	}
+	if i >= 3 && s[i-3] == 'g' && s[i-2] == 'h' {
+		return true
+	}
+	rest := s[i:min(len(s), i+6)]
+	return bytes.HasPrefix(rest, []byte("_pat_")) || bytes.HasPrefix(rest, []byte("_live_")) || bytes.HasPrefix(rest, []byte("_test_"))
 }

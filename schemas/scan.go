@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -162,19 +163,21 @@ func (s *scanner) members() int {
 		if i >= len(b) || b[i] != '"' {
 			return s.unexpected(i, "a key")
 		}
-		end := s.str(i + 1)
+		end, field := s.key(i + 1)
 		if end < 0 {
 			return -1
 		}
-		field := s.key(i+1, end)
-		if field == badKey {
-			return -1
-		}
-		if i = s.colon(end + 1); i < 0 {
+		if end+2 < len(b) && b[end+1] == ':' && b[end+2] > ' ' {
+			i = end + 2
+		} else if i = s.colon(end + 1); i < 0 {
 			return -1
 		}
 		if i = s.member(field, i); i < 0 {
 			return -1
+		}
+		if i+1 < len(b) && b[i] == ',' && b[i+1] > ' ' {
+			i++
+			continue
 		}
 		if i < len(b) && b[i] <= ' ' {
 			i = s.space(i)
@@ -189,35 +192,51 @@ func (s *scanner) members() int {
 	}
 }
 
-const (
-	otherKey = -1 // no canonical field
-	badKey   = -2 // given twice
-)
+// otherKey stands for a key that is no canonical field's.
+const otherKey = -1
 
-// key finds which field the key in b[from:end] names, and refuses it if it
-// came before.
-func (s *scanner) key(from, end int) int {
-	name := s.b[from:end]
+// key scans the key that begins at i and finds which field it names; it
+// refuses one that came before.
+func (s *scanner) key(i int) (end, f int) {
+	name, ok := shortAt(s.b, i)
+	if ok {
+		if f = name.field(); f >= 0 {
+			if s.seen>>f&1 != 0 {
+				return s.twice(i, fields[f].Name), f
+			}
+			s.seen |= 1 << f
+			return i + name.n, f
+		}
+	}
+	if end = s.str(i); end < 0 {
+		return -1, otherKey
+	}
+	text := s.b[i:end]
 	if s.esc {
-		name = unescape(name)
+		text = unescape(text)
 	}
-	f := lookup(name)
-	if f < 0 {
-		if secretName(name) {
-			s.look |= LookSecret
+	if f = lookup(alias(text)); f >= 0 {
+		if s.seen>>f&1 != 0 {
+			return s.twice(i, fields[f].Name), f
 		}
-		if !s.other.add(name) {
-			s.refuse(from, string(name), clip(name)+" is given twice")
-			return badKey
-		}
-		return otherKey
+		s.seen |= 1 << f
+		return end, f
 	}
-	if s.seen>>f&1 != 0 {
-		s.refuse(from, fields[f].Name, fields[f].Name+" is given twice")
-		return badKey
+	if secretName(text) {
+		s.look |= LookSecret
 	}
-	s.seen |= 1 << f
-	return f
+	if !s.other.add(text) {
+		return s.twice(i, string(text)), otherKey
+	}
+	return end, otherKey
+}
+
+func (s *scanner) twice(i int, name string) int {
+	shown := name
+	if lookup(name) < 0 {
+		shown = clip([]byte(name))
+	}
+	return s.refuse(i, name, shown+" is given twice")
 }
 
 // refuse notes what is wrong with a field's value.
@@ -317,6 +336,14 @@ func (s *scanner) enum(f, i int) int {
 	if i >= len(s.b) || s.b[i] != '"' {
 		return s.wrong(f, i, "a string")
 	}
+	if v, ok := shortAt(s.b, i+1); ok {
+		for n := range enumShorts[f] {
+			if enumShorts[f][n] == v {
+				s.chosen(f, n)
+				return i + v.n + 2
+			}
+		}
+	}
 	end := s.str(i + 1)
 	if end < 0 {
 		return -1
@@ -325,17 +352,21 @@ func (s *scanner) enum(f, i int) int {
 	if s.esc {
 		v = unescape(v)
 	}
-	for n, want := range fd.Values {
-		if string(v) == want {
-			if f == fKind {
-				s.h.Kind = Kind(n)
-			} else if f == fSchema {
-				s.h.Has |= HasSchema
-			}
-			return end + 1
-		}
+	if n := slices.Index(fd.Values, string(v)); n >= 0 {
+		s.chosen(f, n)
+		return end + 1
 	}
 	return s.refuse(i, fd.Name, fd.Name+" is "+clip(v)+": not one of "+strings.Join(fd.Values, " "))
+}
+
+// chosen notes the n-th value of an enum.
+func (s *scanner) chosen(f, n int) {
+	switch f {
+	case fKind:
+		s.h.Kind = Kind(n)
+	case fSchema:
+		s.h.Has |= HasSchema
+	}
 }
 
 // time scans event_time or ingest_time.
