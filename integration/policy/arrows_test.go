@@ -58,7 +58,7 @@ var homes = []struct{ library, home, because string }{
 	{"go.yaml.in/yaml/v4", "exporter/tenants", "settings have lines and columns there"},
 	{"github.com/robfig/cron/v3", "exporter/tenants", "schedules are compiled there"},
 	{"github.com/google/cel-go", "exporter/tenants", "filters are compiled there"},
-	{"github.com/fsnotify/fsnotify", "exporter/tenants", "settings are watched there"},
+	{"github.com/fsnotify/fsnotify", "exporter/tenants feeds/file", "what is followed on disk is followed there"},
 	{"github.com/prometheus/client_golang", "exporter/admin", "metrics are described once, there"},
 	{"github.com/rs/zerolog", "exporter", "packages return errors or take a callback; one place logs"},
 	{"github.com/alecthomas/kong", "cmd/datasync", "flags belong to the command"},
