@@ -39,9 +39,7 @@ type fact struct {
 // and that it takes our certificate, which TLS 1.3 tells only after the handshake.
 func (c *Client) connect(ctx context.Context) (d dialed) {
 	for _, a := range c.o.Addresses {
-		c.mu.Lock()
-		answer := c.learned[a]
-		c.mu.Unlock()
+		answer := c.answerOf(a)
 		if answer == AnswerUnknown || answer == AnswerNone {
 			got, err := c.probe(ctx, a)
 			if got != AnswerUnknown && got != answer {
@@ -259,4 +257,26 @@ func stampOf(paths ...string) (string, error) {
 		fmt.Fprintf(&b, "%s %d %d\n", p, fi.Size(), fi.ModTime().UnixNano())
 	}
 	return b.String(), nil
+}
+
+func (c *Client) answerOf(address string) Answer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.learned[address]
+}
+
+func (c *Client) learn(address string, a Answer) {
+	c.mu.Lock()
+	c.learned[address] = a
+	c.mu.Unlock()
+	if c.o.Events.OnLearned != nil {
+		c.o.Events.OnLearned(address, a)
+	}
+}
+
+// forget makes the next connect drain the endpoint empty again.
+func (c *Client) forget(address string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.learned, address)
 }

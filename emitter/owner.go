@@ -232,25 +232,12 @@ func (o *owner) watch(now time.Time, v view) time.Time {
 	}
 	if now.Sub(o.answer) >= timeout {
 		o.unanswered++
-		o.forget(o.cur.address)
+		o.c.forget(o.cur.address)
 		o.abandon(now, classify(doDrain, o.cur.address, errNoDrain, false, false))
 		return now
 	}
 	return earlier(now.Add(every), o.answer.Add(timeout))
 }
-
-var (
-	errDead    = errors.New("bytes are not acknowledged and probes not answered")
-	errStalled = errors.New("the receiver takes nothing")
-	errNoDrain = &noDrain{}
-)
-
-// noDrain is a drain without an answer; it is a timeout.
-type noDrain struct{}
-
-func (*noDrain) Error() string   { return "no answer to the drain" }
-func (*noDrain) Timeout() bool   { return true }
-func (*noDrain) Temporary() bool { return true }
 
 func (o *owner) dial() {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -263,7 +250,7 @@ func (o *owner) onDialed(now time.Time, d dialed) {
 	o.cancel()
 	o.dialing = nil
 	for _, f := range d.learned {
-		o.learn(f.address, f.answer)
+		o.c.learn(f.address, f.answer)
 	}
 	switch {
 	case d.err != nil && o.cur == nil:
@@ -325,7 +312,7 @@ func (o *owner) open(now time.Time, k *conn) {
 func (o *owner) onEnd(now time.Time, e ending) {
 	k := o.cur
 	<-k.finished
-	weak := o.answerOf(k.address) == AnswerFIN
+	weak := o.c.answerOf(k.address) == AnswerFIN
 	cause := e.proof(weak)
 	o.c.mu.Lock()
 	o.c.status.TCP = e.tcp
@@ -336,7 +323,7 @@ func (o *owner) onEnd(now time.Time, e ending) {
 		return
 	}
 	if e.asked && errors.Is(cause, errBareFIN) {
-		o.forget(k.address) // another receiver may have taken its place
+		o.c.forget(k.address) // another receiver may have taken its place
 	}
 	doing := doSend
 	if o.draining {
@@ -466,41 +453,12 @@ func (o *owner) lose(abnormal bool, err *Error) {
 	}
 }
 
-// lostError is a connection's end as Flush tells it.
-type lostError struct{ cause *Error }
-
-func (l *lostError) Error() string        { return ErrLost.Error() + ": " + l.cause.Error() }
-func (l *lostError) Is(target error) bool { return target == ErrLost }
-func (l *lostError) Unwrap() error        { return l.cause }
-
-func (o *owner) answerOf(address string) Answer {
-	o.c.mu.Lock()
-	defer o.c.mu.Unlock()
-	return o.c.learned[address]
-}
-
-func (o *owner) learn(address string, a Answer) {
-	o.c.mu.Lock()
-	o.c.learned[address] = a
-	o.c.mu.Unlock()
-	if o.c.o.Events.OnLearned != nil {
-		o.c.o.Events.OnLearned(address, a)
-	}
-}
-
-// forget makes the next connect drain the endpoint empty again.
-func (o *owner) forget(address string) {
-	o.c.mu.Lock()
-	defer o.c.mu.Unlock()
-	delete(o.c.learned, address)
-}
-
 // show tells a transition.
 func (o *owner) show(s State) {
 	if s.Address == "" {
 		s.Address = o.state.Address
 	}
-	switch o.answerOf(s.Address) {
+	switch o.c.answerOf(s.Address) {
 	case AnswerNotify:
 		s.Confirm = "drain"
 	case AnswerFIN:

@@ -128,3 +128,23 @@ func alertClass(err error, certAsked, haveCert bool) (Class, string) {
 	}
 	return TLSVerify, "the receiver refused the handshake: compare TLS versions and ciphers (tls.min_version)"
 }
+
+var (
+	errDead    = errors.New("bytes are not acknowledged and probes not answered")
+	errStalled = errors.New("the receiver takes nothing")
+	errNoDrain = &noDrain{}
+)
+
+// noDrain is a drain without an answer; it is a timeout.
+type noDrain struct{}
+
+func (*noDrain) Error() string   { return "no answer to the drain" }
+func (*noDrain) Timeout() bool   { return true }
+func (*noDrain) Temporary() bool { return true }
+
+// lostError is a connection's end as Flush tells it.
+type lostError struct{ cause *Error }
+
+func (l *lostError) Error() string        { return ErrLost.Error() + ": " + l.cause.Error() }
+func (l *lostError) Is(target error) bool { return target == ErrLost }
+func (l *lostError) Unwrap() error        { return l.cause }

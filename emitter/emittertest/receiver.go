@@ -1,0 +1,346 @@
+package emittertest
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// Answer is what a receiver does when the sender has ended its side.
+type Answer uint8
+
+// The answers.
+const (
+	Orderly  Answer = iota // close_notify, then FIN
+	BareFIN                // FIN without close_notify, as rsyslog
+	NoAnswer               // keeps the connection open
+)
+
+// Death is how connections end from the receiver's side.
+type Death uint8
+
+// The deaths.
+const (
+	Shutdown Death = iota // close_notify, then FIN (a reset where bytes lie unread)
+	Kill                  // what the kernel does for a killed process: FIN, or a reset where bytes lie unread
+	RST                   // a reset in any case
+)
+
+// Options configures a Receiver; the zero value is an orderly one.
+type Options struct {
+	Certs     *CertSet // nil: a new set
+	ClientCA  bool     // demand a client certificate of Certs.CA
+	Answer    Answer
+	ReadSize  int           // bytes taken at a time; 0 is 64 KiB
+	ReadPause time.Duration // after each read: a slow reader
+	// StoreAfter is how long a line waits in the receiver's own memory before
+	// it counts as received; a death loses what waits there.
+	StoreAfter time.Duration
+	OneAtATime bool // serves one connection after the other
+}
+
+// Receiver is a TLS receiver of lines on loopback. Its methods may be called concurrently.
+type Receiver struct {
+	t    TB
+	o    Options
+	cfg  *tls.Config
+	addr string
+
+	mu          sync.Mutex
+	answer      Answer
+	listener    net.Listener
+	conns       map[*session]bool
+	lines       []string
+	held        chan struct{} // non-nil: nobody reads until it is closed
+	connections int
+	changed     chan struct{} // closed and renewed at every new line and connection
+	life        chan struct{} // closed and renewed at every death but Shutdown
+
+	wg sync.WaitGroup
+}
+
+type session struct {
+	raw  *net.TCPConn
+	tls  *tls.Conn
+	dead bool // guarded by Receiver.mu
+	gone chan struct{}
+}
+
+// New starts a receiver on a free port; it stops with the test.
+func New(t TB, o Options) *Receiver {
+	t.Helper()
+	if o.Certs == nil {
+		set := Certs(t)
+		o.Certs = &set
+	}
+	if o.ReadSize == 0 {
+		o.ReadSize = 64 << 10
+	}
+	cfg, err := o.Certs.Server(o.ClientCA)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	r := &Receiver{t: t, o: o, cfg: cfg, addr: "127.0.0.1:0", answer: o.Answer, conns: map[*session]bool{}, changed: make(chan struct{}), life: make(chan struct{})}
+	r.Start()
+	t.Cleanup(func() {
+		r.Stop(RST)
+		r.Release()
+		r.wg.Wait()
+	})
+	return r
+}
+
+// Addr is host:port; it stays the same over Stop and Start.
+func (r *Receiver) Addr() string { return r.addr }
+
+// Certs are the certificates in use.
+func (r *Receiver) Certs() CertSet { return *r.o.Certs }
+
+// Start listens (again).
+func (r *Receiver) Start() {
+	r.t.Helper()
+	l, err := net.Listen("tcp", r.addr)
+	if err != nil {
+		r.t.Fatalf("receiver: %v", err)
+	}
+	r.addr = l.Addr().String()
+	r.mu.Lock()
+	r.listener = l
+	r.mu.Unlock()
+	r.wg.Add(1)
+	go r.accept(l)
+}
+
+// Stop stops listening and ends all connections by d.
+func (r *Receiver) Stop(d Death) {
+	r.mu.Lock()
+	l := r.listener
+	r.listener = nil
+	r.mu.Unlock()
+	if l != nil {
+		_ = l.Close() // its error would be that it is closed
+	}
+	r.End(d)
+}
+
+// End ends all present connections by d and goes on listening.
+func (r *Receiver) End(d Death) {
+	r.mu.Lock()
+	var all []*session
+	for s := range r.conns {
+		if !s.dead {
+			s.dead = true
+			all = append(all, s)
+		}
+	}
+	if d != Shutdown {
+		close(r.life)
+		r.life = make(chan struct{})
+	}
+	r.mu.Unlock()
+	for _, s := range all {
+		switch d {
+		case Shutdown:
+			_ = s.tls.Close() // a dying receiver does not look at errors
+		case RST:
+			_ = s.raw.SetLinger(0) // as above
+			_ = s.raw.Close()      // as above
+		case Kill:
+			_ = s.raw.Close() // as above
+		}
+		close(s.gone)
+	}
+}
+
+// Hold stops all reading, new connections included, until Release.
+func (r *Receiver) Hold() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.held == nil {
+		r.held = make(chan struct{})
+	}
+}
+
+// Release lets reading go on.
+func (r *Receiver) Release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.held != nil {
+		close(r.held)
+		r.held = nil
+	}
+}
+
+// Set changes the answer to the sender's end.
+func (r *Receiver) Set(a Answer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer = a
+}
+
+// Lines are the whole lines received so far, over all connections, without their newlines.
+func (r *Receiver) Lines() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.lines...)
+}
+
+// Connections counts handshakes completed.
+func (r *Receiver) Connections() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.connections
+}
+
+// Wait waits until ok says yes, asked whenever a line or a connection came; it
+// fails the test after limit.
+func (r *Receiver) Wait(limit time.Duration, what string, ok func(lines, connections int) bool) {
+	r.t.Helper()
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	for {
+		r.mu.Lock()
+		lines, connections, changed := len(r.lines), r.connections, r.changed
+		r.mu.Unlock()
+		if ok(lines, connections) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline.C:
+			r.t.Fatalf("waited %v for %s: %d lines, %d connections", limit, what, lines, connections)
+		}
+	}
+}
+
+func (r *Receiver) accept(l net.Listener) {
+	defer r.wg.Done()
+	for {
+		nc, err := l.Accept()
+		if err != nil {
+			return
+		}
+		tcp := nc.(*net.TCPConn)
+		r.wg.Add(1)
+		serve := func() {
+			defer r.wg.Done()
+			r.serve(&session{raw: tcp, tls: tls.Server(tcp, r.cfg), gone: make(chan struct{})})
+		}
+		if r.o.OneAtATime {
+			serve()
+		} else {
+			go serve()
+		}
+	}
+}
+
+func (r *Receiver) serve(s *session) {
+	r.mu.Lock()
+	if r.listener == nil {
+		r.mu.Unlock()
+		_ = s.raw.Close() // stopped meanwhile
+		return
+	}
+	r.conns[s] = true
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		delete(r.conns, s)
+		r.mu.Unlock()
+		_ = s.raw.Close() // closed before in most ways
+	}()
+	if err := s.tls.Handshake(); err != nil {
+		return
+	}
+	r.mu.Lock()
+	r.connections++
+	r.tell()
+	r.mu.Unlock()
+	if !errors.Is(r.read(s), io.EOF) {
+		return
+	}
+	r.mu.Lock()
+	answer := r.answer
+	r.mu.Unlock()
+	switch answer {
+	case Orderly:
+		_ = s.tls.Close() // the sender may be gone
+	case NoAnswer:
+		<-s.gone
+	case BareFIN:
+	}
+}
+
+// read takes lines until the sender's end.
+func (r *Receiver) read(s *session) error {
+	buf := make([]byte, r.o.ReadSize)
+	var part []byte
+	for {
+		r.mu.Lock()
+		held := r.held
+		r.mu.Unlock()
+		if held != nil {
+			select {
+			case <-held:
+			case <-s.gone:
+				return net.ErrClosed
+			}
+		}
+		n, err := s.tls.Read(buf)
+		part = r.take(append(part, buf[:n]...))
+		if err != nil {
+			return err
+		}
+		if r.o.ReadPause > 0 {
+			select {
+			case <-time.After(r.o.ReadPause):
+			case <-s.gone:
+				return net.ErrClosed
+			}
+		}
+	}
+}
+
+// take stores the whole lines in b and returns the rest.
+func (r *Receiver) take(b []byte) []byte {
+	end := bytes.LastIndexByte(b, '\n')
+	if end < 0 {
+		return b
+	}
+	lines := bytes.Split(b[:end], []byte{'\n'})
+	rest := append([]byte(nil), b[end+1:]...)
+	store := func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, l := range lines {
+			r.lines = append(r.lines, string(l))
+		}
+		r.tell()
+	}
+	if r.o.StoreAfter == 0 {
+		store()
+		return rest
+	}
+	r.mu.Lock()
+	life := r.life
+	r.mu.Unlock()
+	r.wg.Add(1)
+	go func() {
+		defer r.wg.Done()
+		select {
+		case <-time.After(r.o.StoreAfter):
+			store()
+		case <-life:
+		}
+	}()
+	return rest
+}
+
+func (r *Receiver) tell() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
