@@ -165,15 +165,39 @@ func (q *request) checkBody() *answer {
 	return nil
 }
 
-// records yields the values of the body.
+// records yields the values of the body. What is no JSON goes on as it stands:
+// intake rejects it with the reason and keeps it in the quarantine.
 func (q *request) records(yield func(feeds.Record) bool) {
-	for v := range schemas.Values(q.body) {
-		// What is no JSON goes on as it is: intake rejects it with the reason
-		// and keeps it in the quarantine.
+	n := 0
+	for v, err := range schemas.Values(q.body) {
+		if err != nil {
+			v = broken(q.body, n, err)
+		}
+		n++
 		if !yield(feeds.Record{Value: v, Position: q.r.RemoteAddr}) {
 			return
 		}
 	}
+}
+
+// broken finds what the error of schemas.Values behind n values stands for: its
+// line where the body is taken line by line, else all behind the last good value.
+func broken(body []byte, n int, err error) []byte {
+	first, _, more := bytes.Cut(bytes.TrimLeft(body, " \t\r\n"), []byte{'\n'})
+	var p *schemas.Problem
+	if more && schemas.Valid(first) && errors.As(err, &p) && p.Offset <= len(body) {
+		from := bytes.LastIndexByte(body[:p.Offset], '\n') + 1
+		line, _, _ := bytes.Cut(body[from:], []byte{'\n'})
+		return line
+	}
+	for v := range schemas.Values(body) {
+		if n--; n < 0 {
+			break
+		}
+		// Only blanks, commas and brackets lie before it, so this finds v itself.
+		body = body[bytes.Index(body, v)+len(v):]
+	}
+	return body
 }
 
 // submit hands the body to intake and answers when it is durable.
