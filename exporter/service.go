@@ -1,0 +1,284 @@
+// Package exporter composes the service: it takes checked settings, builds
+// feeds and lanes, runs, reloads, and stops in two stages.
+package exporter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"datasync/exporter/lane"
+	"datasync/exporter/lane/spool"
+	"datasync/exporter/state"
+	"datasync/exporter/tenants"
+	"datasync/feeds/intake"
+	"datasync/feeds/journal"
+)
+
+// The shards that are no feed's.
+const (
+	controlShard    = "control"
+	quarantineShard = "quarantine"
+)
+
+// Options of a Service beyond its configuration file.
+type Options struct {
+	Log     zerolog.Logger
+	Version string
+	// StopIn is how long a stop may take to flush; 0 is 30 s.
+	StopIn time.Duration
+	// Listen opens the listeners; nil is net.Listen. The demo and tests use it
+	// to learn the addresses.
+	Listen func(name, address string) (net.Listener, error)
+	// Done is called when a file feed that does not follow has read all.
+	Done func(feed string)
+}
+
+// Service is the running program.
+type Service struct {
+	cfg   *tenants.Service
+	o     Options
+	log   zerolog.Logger
+	start time.Time
+
+	store      *journal.Store
+	control    *state.Home
+	quarantine *intake.Quarantine
+	spools     *spool.Budget
+	runner     *lane.Runner
+	watcher    *tenants.Watcher
+	set        atomic.Pointer[tenants.Set]
+	steward    *steward
+	reporter   *reporter
+
+	mu     sync.Mutex
+	shards map[string]*lane.Shard
+	logs   map[string]*journal.Journal
+
+	listeners map[string]net.Listener
+	ready     atomic.Pointer[string] // why not ready; nil: ready
+}
+
+// New opens the journal and everything that can fail at start: the data
+// folder, the tenants' files, the listeners. Run starts it.
+func New(cfg *tenants.Service, o Options) (*Service, error) {
+	if o.StopIn == 0 {
+		o.StopIn = 30 * time.Second
+	}
+	if o.Listen == nil {
+		o.Listen = func(_, address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	}
+	s := &Service{cfg: cfg, o: o, log: o.Log, start: time.Now(), shards: map[string]*lane.Shard{},
+		logs: map[string]*journal.Journal{}, listeners: map[string]net.Listener{}}
+	s.notReady("starting")
+	s.reporter = newReporter(o.Log)
+	for _, step := range []func() error{s.openStore, s.openTenants, s.openLanes, s.openListeners} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+	}
+	return s, nil
+}
+
+func (s *Service) notReady(why string) { s.ready.Store(&why) }
+
+func (s *Service) openStore() error {
+	dir := filepath.Join(s.cfg.DataDir, "journal")
+	store, err := journal.OpenStore(dir, journal.Options{
+		MaxBytes: s.cfg.Journal.MaxBytes, Retain: s.cfg.Journal.Retain,
+		Report: s.reporter.incident, Quota: s.quota,
+	})
+	if err != nil {
+		return fmt.Errorf("open the journal in %s: %w", dir, err)
+	}
+	s.store = store
+	control, err := store.Shard(controlShard)
+	if err != nil {
+		return fmt.Errorf("open the control shard in %s: %w", dir, err)
+	}
+	s.control = state.At(control)
+	q, err := store.Shard(quarantineShard)
+	if err != nil {
+		return fmt.Errorf("open the quarantine in %s: %w", dir, err)
+	}
+	if s.quarantine, err = intake.OpenQuarantine(q); err != nil {
+		return fmt.Errorf("open the quarantine in %s: %w", dir, err)
+	}
+	s.logs[controlShard], s.logs[quarantineShard] = control, q
+	s.spools, err = spool.NewBudget(s.cfg.Memory, filepath.Join(s.cfg.DataDir, "spool"))
+	return err
+}
+
+// shard opens a shard of a feed, or gives the open one.
+func (s *Service) shard(name string) (*lane.Shard, *journal.Journal, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sh := s.shards[name]; sh != nil {
+		return sh, s.logs[name], nil
+	}
+	j, err := s.store.Shard(name)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open shard %s of the journal: %w", name, err)
+	}
+	sh := &lane.Shard{Name: name + "-" + s.store.ID(), Journal: j, Home: state.At(j)}
+	s.shards[name], s.logs[name] = sh, j
+	return sh, j, nil
+}
+
+func (s *Service) openTenants() error {
+	w, err := tenants.NewWatcher(s.cfg.Tenants, s.changed, tenants.WatchOptions{})
+	if err != nil {
+		return err
+	}
+	s.watcher = w
+	s.set.Store(w.Set())
+	return nil
+}
+
+func (s *Service) openListeners() error {
+	open := func(name, address string) error {
+		ln, err := s.o.Listen(name, address)
+		if err != nil {
+			return fmt.Errorf("listen on %s for %s: %w", address, name, err)
+		}
+		s.listeners[name] = ln
+		return nil
+	}
+	for i := range s.cfg.Feeds {
+		if f := &s.cfg.Feeds[i]; f.HTTP != nil {
+			if err := open(f.Name, f.HTTP.Listen); err != nil {
+				return err
+			}
+		}
+	}
+	if s.cfg.Admin.Listen == "" {
+		return nil
+	}
+	return open(adminListener, s.cfg.Admin.Listen)
+}
+
+// Run runs the service until ctx ends, then stops it: feeds first, then what
+// is under way, then the connections, with a deadline. Nil after a clean stop.
+func (s *Service) Run(ctx context.Context) error {
+	// What serves the lanes outlives the feeds.
+	inner, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var lanes, feeding group
+	lanes.run(func() error { s.runner.Run(inner); return nil })
+	lanes.run(func() error { s.steward.run(inner); return nil })
+	lanes.run(func() error { s.maintain(inner); return nil })
+	lanes.run(func() error { return s.watcher.Run(inner) })
+	lanes.run(func() error { s.reporter.run(inner); return nil })
+	admin, err := s.startAdmin(inner, &lanes)
+	if err != nil {
+		cancel()
+		return errors.Join(err, lanes.wait(), s.close())
+	}
+	feedCtx, stopFeeds := context.WithCancel(ctx)
+	defer stopFeeds()
+	if err := s.startFeeds(feedCtx, &feeding, stopFeeds); err != nil {
+		stopFeeds()
+		cancel()
+		return errors.Join(err, feeding.wait(), lanes.wait(), s.close())
+	}
+	s.ready.Store(nil)
+	s.log.Info().Str("version", s.o.Version).Str("data_dir", s.cfg.DataDir).Str("journal", s.store.ID()).
+		Int("tenants", s.set.Load().Len()).Int("feeds", len(s.cfg.Feeds)).Str("admin", admin).Msg("running")
+	<-feedCtx.Done()
+	s.notReady("stopping")
+	err = feeding.wait()
+	err = errors.Join(err, s.stopLanes())
+	cancel()
+	return errors.Join(err, lanes.wait(), s.close())
+}
+
+// stopLanes ends the turns under way and has the emitters' peers prove what
+// they read, within StopIn in all.
+func (s *Service) stopLanes() error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.o.StopIn)
+	defer cancel()
+	if err := s.runner.Stop(ctx); err != nil {
+		s.log.Warn().Msg("stop: deliveries were cut short; what they held is sent again at the next start")
+	}
+	s.steward.flush(ctx)
+	s.sayWhatIsLeft()
+	return nil
+}
+
+// close closes what New opened.
+func (s *Service) close() error {
+	var errs []error
+	for _, ln := range s.listeners {
+		if err := ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if s.steward != nil {
+		errs = append(errs, s.steward.close())
+	}
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Reload reads the tenants' files again (SIGHUP).
+func (s *Service) Reload() {
+	if ps := s.watcher.Reload(); len(ps) > 0 {
+		s.log.Error().Int("problems", len(ps)).Msg("reload: some files were not taken; their last good settings hold")
+	}
+}
+
+// Addr is the address that a listener got: a feed's name, or "admin".
+func (s *Service) Addr(name string) string {
+	if ln := s.listeners[name]; ln != nil {
+		return ln.Addr().String()
+	}
+	return ""
+}
+
+// maintain keeps the journal within its bounds.
+func (s *Service) maintain(ctx context.Context) {
+	t := time.NewTicker(2 * time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		s.runner.Tidy()
+		s.reporter.failing("keep the journal within its bounds", s.store.Maintain())
+	}
+}
+
+// group runs goroutines and waits for them.
+type group struct {
+	wg   sync.WaitGroup
+	mu   sync.Mutex
+	errs []error
+}
+
+func (g *group) run(f func() error) {
+	g.wg.Add(1)
+	go func() {
+		defer g.wg.Done()
+		if err := f(); err != nil {
+			g.mu.Lock()
+			g.errs = append(g.errs, err)
+			g.mu.Unlock()
+		}
+	}()
+}
+
+func (g *group) wait() error {
+	g.wg.Wait()
+	return errors.Join(g.errs...)
+}

@@ -1,0 +1,75 @@
+package exporter
+
+import (
+	"bytes"
+	"fmt"
+
+	"datasync/emitter"
+	"datasync/exporter/dir"
+	"datasync/exporter/emit"
+	"datasync/exporter/lane"
+	"datasync/exporter/state"
+	"datasync/exporter/tenants"
+	"datasync/formats/syslog"
+)
+
+// makeSink builds a sink from its settings: the one place that knows all kinds.
+func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, error) {
+	sink := &lane.Sink{Settings: set}
+	switch {
+	case set.Dir != nil:
+		sink.Drops = dir.New(set.Dir.Path, s.store.ID())
+	case set.Emitter != nil:
+		stream, err := s.makeStream(set, peers)
+		if err != nil {
+			return nil, err
+		}
+		sink.Stream = stream
+		sink.Frame = framer(set.Emitter)
+	default:
+		return nil, fmt.Errorf("sink %s/%s: its kind is not in this build", set.Tenant, set.Name)
+	}
+	return sink, nil
+}
+
+func (s *Service) makeStream(set *tenants.Sink, peers state.Peers) (*lane.Stream, error) {
+	e := set.Emitter
+	key := state.Key{Tenant: set.Tenant, Sink: set.Name}
+	learned := state.Peers{}
+	for a, v := range peers {
+		learned[a] = v
+	}
+	stream, err := emit.New(emit.Options{
+		Client: emitter.Options{
+			Addresses: e.Addresses,
+			TLS: emitter.TLS{CA: e.TLS.CA, Cert: e.TLS.Cert, Key: e.TLS.Key,
+				ServerName: e.TLS.ServerName, MinVersion: e.TLS.MinVersion},
+			RotateEvery: e.RotateEvery, RotateBytes: e.RotateBytes, RetryMax: e.RetryMax,
+		},
+		Known: peers,
+		Learned: func(address, answer string) { // from one goroutine, the client's
+			learned[address] = answer
+			s.control.Learn(key, learned)
+		},
+	}, s.runner)
+	if err != nil {
+		return nil, fmt.Errorf("sink %s: %w", key, err)
+	}
+	return stream, nil
+}
+
+// framer is how an emitter's lines go on the wire; nil: as they are.
+func framer(e *tenants.EmitterSink) func(dst, lines []byte) []byte {
+	if e.Framing != "octet-counted" {
+		return nil
+	}
+	meta := syslog.Meta{Facility: e.Syslog.Facility, AppName: e.Syslog.AppName, MsgID: e.Syslog.MsgID}
+	return func(dst, lines []byte) []byte {
+		for len(lines) > 0 {
+			n := bytes.IndexByte(lines, '\n')
+			dst = syslog.AppendFrame(dst, lines[:n], meta)
+			lines = lines[n+1:]
+		}
+		return dst
+	}
+}

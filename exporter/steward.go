@@ -1,0 +1,388 @@
+package exporter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"sync"
+	"time"
+
+	"datasync/exporter/lane"
+	"datasync/exporter/state"
+	"datasync/exporter/tenants"
+	"datasync/feeds/journal"
+)
+
+// steward owns which sinks and lanes exist: one goroutine, this file. It adds
+// lanes when a shard first has an event for a tenant, and adds, changes and
+// removes sinks as the tenants' files say, without touching the others.
+type steward struct {
+	s     *Service
+	sinks map[state.Key]*lane.Sink
+	known map[state.Key]state.Known
+
+	mu     sync.Mutex
+	births []birth
+	poke   chan struct{}
+	change chan changed
+}
+
+type birth struct {
+	shard  *lane.Shard
+	log    *journal.Journal
+	tenant journal.TenantRef
+}
+
+type changed struct {
+	set  *tenants.Set
+	done chan error
+}
+
+// openLanes makes the sinks of the configuration and the lanes of the facts.
+func (s *Service) openLanes() error {
+	s.runner = lane.NewRunner(lane.RunnerOptions{
+		Spools: s.spools, Quarantine: quarantine{s.quarantine}, JournalID: s.store.ID(),
+		Retain: s.cfg.Journal.Retain, OnState: s.reporter.moved,
+	})
+	st := &steward{s: s, sinks: map[state.Key]*lane.Sink{}, known: map[state.Key]state.Known{},
+		poke: make(chan struct{}, 1), change: make(chan changed)}
+	s.steward = st
+	names, err := s.store.Shards()
+	if err != nil {
+		return fmt.Errorf("list the journal's shards: %w", err)
+	}
+	for _, n := range names {
+		if n == controlShard || n == quarantineShard {
+			continue
+		}
+		if _, _, err := s.shard(n); err != nil {
+			return err
+		}
+	}
+	for i := range s.cfg.Feeds {
+		if _, _, err := s.shard(feedShard(&s.cfg.Feeds[i])); err != nil {
+			return err
+		}
+	}
+	maps.Insert(st.known, s.control.Sinks())
+	if err := st.apply(context.Background(), s.set.Load()); err != nil {
+		return err
+	}
+	for name, sh := range s.shards {
+		if err := st.load(name, sh); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// feedShard is the name of a feed's local shard.
+func feedShard(f *tenants.Feed) string { return f.Name + "-0" }
+
+// apply makes the sinks what the set says. New sinks begin in every shard
+// before they are known; a sink that is gone keeps its place.
+func (st *steward) apply(ctx context.Context, set *tenants.Set) error {
+	want := map[state.Key]*tenants.Sink{}
+	for _, t := range set.All() {
+		for _, k := range t.Sinks {
+			want[state.Key{Tenant: t.ID, Sink: k.Name}] = k
+		}
+	}
+	now := time.Now().UnixMilli()
+	learn := map[state.Key]state.Known{}
+	var fresh []state.Key
+	var errs []error
+	for key, settings := range want {
+		kn, ok := st.known[key]
+		if !ok {
+			fresh = append(fresh, key)
+			learn[key] = state.Known{Created: now}
+		} else if kn.Gone != 0 {
+			learn[key] = state.Known{Created: kn.Created}
+		}
+		if err := st.renew(ctx, key, settings); err != nil {
+			errs = append(errs, err)
+			delete(learn, key)
+		}
+	}
+	for key, kn := range st.known {
+		if want[key] == nil && kn.Gone == 0 {
+			learn[key] = state.Known{Created: kn.Created, Gone: now}
+			st.drop(ctx, key, now)
+		}
+	}
+	if err := st.begin(ctx, fresh, want); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	if err := st.know(ctx, learn); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	return errors.Join(errs...)
+}
+
+// renew makes or changes a sink.
+func (st *steward) renew(ctx context.Context, key state.Key, settings *tenants.Sink) error {
+	old := st.sinks[key]
+	if old != nil && same(old.Settings, settings) {
+		return nil
+	}
+	sink, err := st.remake(ctx, key, old, settings)
+	if err != nil {
+		return err
+	}
+	st.sinks[key] = sink
+	st.s.runner.Swap(key, sink, 0)
+	return nil
+}
+
+// remake makes a sink; a connection whose own settings stay the same is kept.
+func (st *steward) remake(ctx context.Context, key state.Key, old *lane.Sink, settings *tenants.Sink) (*lane.Sink, error) {
+	if old != nil && old.Stream != nil {
+		if settings.Emitter != nil && reflect.DeepEqual(old.Settings.Emitter, settings.Emitter) {
+			kept := *old
+			kept.Settings = settings
+			return &kept, nil
+		}
+		st.end(ctx, key, old)
+	}
+	peers, err := st.s.control.Peers(key)
+	if err != nil {
+		return nil, err
+	}
+	return st.s.makeSink(settings, peers)
+}
+
+// same says whether two settings mean the same deliveries; compiled parts are
+// made from their sources, which are compared.
+func same(a, b *tenants.Sink) bool {
+	x, y := *a, *b
+	x.Deliver.Schedule, y.Deliver.Schedule = nil, nil
+	return reflect.DeepEqual(x, y)
+}
+
+// drop ends a sink that is no longer configured; its lanes keep their places.
+func (st *steward) drop(ctx context.Context, key state.Key, now int64) {
+	if old := st.sinks[key]; old != nil {
+		st.end(ctx, key, old)
+	}
+	delete(st.sinks, key)
+	st.s.runner.Swap(key, nil, now)
+}
+
+// end ends a sink's connection: a short try to have it proven, then it is cut.
+func (st *steward) end(ctx context.Context, key state.Key, sink *lane.Sink) {
+	if sink.Stream == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	err := errors.Join(sink.Stream.Sink.Flush(ctx), sink.Stream.Sink.Close())
+	if err != nil {
+		st.s.log.Info().Err(err).Str("tenant", string(key.Tenant)).Str("sink", key.Sink).
+			Msg("the connection ended before the peer had confirmed everything; that is sent again")
+	}
+}
+
+// begin records where new sinks start in the shards that hold events of their
+// tenants already, and adds those lanes.
+func (st *steward) begin(ctx context.Context, fresh []state.Key, want map[state.Key]*tenants.Sink) error {
+	for name, sh := range st.s.shards {
+		log := st.s.logs[name]
+		lanes := map[state.Key]state.Lane{}
+		for _, key := range fresh {
+			at := log.Standing(log.Tenant(key.Tenant))
+			if _, ok, err := sh.Home.Lane(key); err != nil {
+				return err
+			} else if ok || at.End.Events == 0 {
+				continue
+			}
+			start := at.End
+			if want[key].Start == "oldest" {
+				start = at.Oldest
+			}
+			lanes[key] = state.Lane{Pos: start, Start: start, Read: start}
+		}
+		if len(lanes) == 0 {
+			continue
+		}
+		if err := sh.Home.Begin(ctx, lanes); err != nil {
+			return fmt.Errorf("begin %d lanes in shard %s: %w", len(lanes), sh.Name, err)
+		}
+		for key, fact := range lanes {
+			if err := st.add(sh, log, key, fact); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (st *steward) know(ctx context.Context, learn map[state.Key]state.Known) error {
+	if len(learn) == 0 {
+		return nil
+	}
+	if err := st.s.control.Know(ctx, learn); err != nil {
+		return fmt.Errorf("remember %d sinks: %w", len(learn), err)
+	}
+	maps.Copy(st.known, learn)
+	return nil
+}
+
+// load adds the lanes that a shard's facts tell of, and those of known sinks
+// that the shard had no time to begin before a crash; then it listens to the shard.
+func (st *steward) load(name string, sh *lane.Shard) error {
+	log := st.s.logs[name]
+	for key, fact := range sh.Home.Lanes() {
+		if err := st.add(sh, log, key, fact); err != nil {
+			return err
+		}
+	}
+	log.Subscribe(func(as []journal.Arrival) {
+		for _, a := range st.s.runner.Arrived(sh, as) {
+			st.born(birth{sh, log, a.Tenant})
+		}
+	})
+	for _, t := range log.Tenants() {
+		if log.Standing(t).End.Events > 0 {
+			if err := st.complete(context.Background(), birth{sh, log, t}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// add gives a lane to the runner.
+func (st *steward) add(sh *lane.Shard, log *journal.Journal, key state.Key, fact state.Lane) error {
+	pending, err := sh.Home.Pending(key)
+	if err != nil {
+		return err
+	}
+	b := lane.Beginning{Key: key, Shard: sh, Tenant: log.Tenant(key.Tenant), Fact: fact, Drop: pending,
+		Sink: st.sinks[key], Gone: st.known[key].Gone}
+	if p, ok, err := st.s.control.Paused(key); err != nil {
+		return err
+	} else if ok {
+		b.Paused = &p
+	}
+	st.s.runner.Add(b)
+	return nil
+}
+
+// born takes note that a shard has its first events of a tenant. It is called
+// by the journal's writer and must not wait.
+func (st *steward) born(b birth) {
+	st.mu.Lock()
+	st.births = append(st.births, b)
+	st.mu.Unlock()
+	select {
+	case st.poke <- struct{}{}:
+	default:
+	}
+}
+
+// complete begins the lanes that a tenant's sinks lack in a shard: at its first
+// event, for a sink that is known was there before it.
+func (st *steward) complete(ctx context.Context, b birth) error {
+	id := b.log.TenantID(b.tenant)
+	t := st.s.set.Load().Tenant(id)
+	if t == nil || len(t.Sinks) == 0 {
+		b.log.Release(b.tenant, b.log.Standing(b.tenant).End)
+		return nil
+	}
+	lanes := map[state.Key]state.Lane{}
+	for _, sink := range t.Sinks {
+		key := state.Key{Tenant: id, Sink: sink.Name}
+		if _, ok, err := b.shard.Home.Lane(key); err != nil {
+			return err
+		} else if !ok && st.sinks[key] != nil {
+			lanes[key] = state.Lane{}
+		}
+	}
+	if len(lanes) == 0 {
+		return nil
+	}
+	if err := b.shard.Home.Begin(ctx, lanes); err != nil {
+		return fmt.Errorf("begin the lanes of %s in shard %s: %w", id, b.shard.Name, err)
+	}
+	for key, fact := range lanes {
+		if err := st.add(b.shard, b.log, key, fact); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run serves births and changes until ctx ends.
+func (st *steward) run(ctx context.Context) {
+	for {
+		select {
+		case <-st.poke:
+			st.mu.Lock()
+			births := st.births
+			st.births = nil
+			st.mu.Unlock()
+			for _, b := range births {
+				st.s.reporter.failing("begin a lane", st.complete(ctx, b))
+			}
+		case c := <-st.change:
+			c.done <- st.apply(ctx, c.set)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// changed is the watcher's call: the sinks first, then the set that feeds route by.
+func (s *Service) changed(c tenants.Change) {
+	for _, p := range c.Problems {
+		s.log.Error().Str("file", p.File).Int("line", p.Line).Int("column", p.Col).Msg(p.Message)
+	}
+	if c.New == nil || c.New == c.Old {
+		return
+	}
+	done := make(chan error, 1)
+	select {
+	case s.steward.change <- changed{c.New, done}:
+	case <-time.After(time.Minute):
+		s.log.Error().Msg("reload: the lanes are busy for a minute; the change waits for the next reload")
+		return
+	}
+	if err := <-done; err != nil {
+		s.log.Error().Err(err).Msg("reload: some sinks could not be made")
+	}
+	s.set.Store(c.New)
+	s.log.Info().Int("tenants", c.New.Len()).Msg("the tenants' files were read again")
+}
+
+// flush has the peers of all emitters prove what they read.
+func (st *steward) flush(ctx context.Context) {
+	var wg sync.WaitGroup
+	for key, sink := range st.sinks {
+		if sink.Stream == nil {
+			continue
+		}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if err := sink.Stream.Sink.Flush(ctx); err != nil {
+				st.s.log.Warn().Err(err).Str("tenant", string(key.Tenant)).Str("sink", key.Sink).
+					Msg("stop: the peer has not confirmed everything; that is sent again at the next start")
+			}
+		}()
+	}
+	wg.Wait()
+}
+
+// close ends all connections.
+func (st *steward) close() error {
+	var errs []error
+	for _, sink := range st.sinks {
+		if sink.Stream != nil {
+			errs = append(errs, sink.Stream.Sink.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,325 @@
+package exporter
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"datasync/exporter/admin"
+	"datasync/exporter/emit"
+	"datasync/exporter/lane"
+	"datasync/exporter/state"
+	"datasync/feeds"
+	"datasync/feeds/intake"
+	"datasync/feeds/journal"
+)
+
+// adminListener is the admin API's name among the listeners.
+const adminListener = "admin"
+
+// views is the admin API's backend.
+type views Service
+
+func (s *Service) startAdmin(ctx context.Context, g *group) (string, error) {
+	ln := s.listeners[adminListener]
+	if ln == nil {
+		return "", nil
+	}
+	v := (*views)(s)
+	a, err := admin.New(admin.Options{
+		Listen: s.adminHost(ln), Token: s.cfg.Admin.Token.Reveal(), Hosts: s.cfg.Admin.Hosts,
+		Backend: admin.Backend{Views: v, Control: v, Health: v},
+	})
+	if err != nil {
+		return "", err
+	}
+	g.run(func() error { return a.Serve(ctx, ln) })
+	return ln.Addr().String(), nil
+}
+
+// adminHost is the address as configured, with the port it really got.
+func (s *Service) adminHost(ln net.Listener) string {
+	host, port, err := net.SplitHostPort(s.cfg.Admin.Listen)
+	if err != nil || port != "0" {
+		return s.cfg.Admin.Listen
+	}
+	_, port, _ = net.SplitHostPort(ln.Addr().String())
+	return net.JoinHostPort(host, port)
+}
+
+// Lanes is admin.Views's.
+func (v *views) Lanes(shards bool) []admin.LaneView {
+	all := map[state.Key]*admin.LaneView{}
+	for _, t := range v.set.Load().All() {
+		for _, s := range t.Sinks { // those without any event have no lane yet
+			all[state.Key{Tenant: t.ID, Sink: s.Name}] = &admin.LaneView{
+				Tenant: string(t.ID), Sink: s.Name, State: string(lane.Running), Since: v.start}
+		}
+	}
+	for _, l := range v.runner.Views(nil) {
+		one := v.one(&l)
+		sum := all[l.Key]
+		if sum == nil {
+			sum = &admin.LaneView{Tenant: string(l.Key.Tenant), Sink: l.Key.Sink}
+			all[l.Key] = sum
+		}
+		add(sum, one)
+		if shards {
+			sum.Shards = append(sum.Shards, one)
+		}
+	}
+	out := make([]admin.LaneView, 0, len(all))
+	for _, l := range all {
+		slices.SortFunc(l.Shards, func(a, b admin.LaneView) int { return strings.Compare(a.Shard, b.Shard) })
+		out = append(out, *l)
+	}
+	slices.SortFunc(out, func(a, b admin.LaneView) int {
+		return strings.Compare(a.Tenant+"/"+a.Sink, b.Tenant+"/"+b.Sink)
+	})
+	return out
+}
+
+// Lane is admin.Views's.
+func (v *views) Lane(tenant, sink string) (admin.LaneView, bool) {
+	k := state.Key{Tenant: feeds.TenantID(tenant), Sink: sink}
+	sum := admin.LaneView{Tenant: tenant, Sink: sink, State: string(lane.Running), Since: v.start}
+	ls := v.runner.Views(&k)
+	if len(ls) == 0 && !v.configured(k) {
+		return sum, false
+	}
+	for i := range ls {
+		one := v.one(&ls[i])
+		add(&sum, one)
+		sum.Shards = append(sum.Shards, one)
+		if ls[i].Sink != nil && ls[i].Sink.Stream != nil {
+			sum.Facts = facts(ls[i].Sink.Stream)
+		}
+	}
+	return sum, true
+}
+
+func (v *views) configured(k state.Key) bool {
+	t := v.set.Load().Tenant(k.Tenant)
+	if t == nil {
+		return false
+	}
+	for _, s := range t.Sinks {
+		if s.Name == k.Sink {
+			return true
+		}
+	}
+	return false
+}
+
+// facts are what an emitter knows of its peer.
+func facts(s *lane.Stream) map[string]string {
+	e, ok := s.Sink.(*emit.Sink)
+	if !ok {
+		return nil
+	}
+	st, ok := e.Status()
+	if !ok {
+		return nil
+	}
+	m := map[string]string{"connected": fmt.Sprint(st.Connected), "address": st.Address}
+	if st.Confirm != "" {
+		m["confirm"] = st.Confirm
+	}
+	if st.Peer.Subject != "" {
+		m["peer"] = st.Peer.Subject
+		m["peer_certificate_until"] = st.Peer.NotAfter.UTC().Format(time.RFC3339)
+		m["tls"] = st.Peer.Version + " " + st.Peer.Cipher
+	}
+	return m
+}
+
+// one is one shard's lane as the API shows it.
+func (v *views) one(l *lane.View) admin.LaneView {
+	f := &l.Fact
+	o := admin.LaneView{
+		Tenant: string(l.Key.Tenant), Sink: l.Key.Sink, Shard: l.Shard, State: string(l.Status.State),
+		Reason: string(l.Status.Class), Message: l.Status.Message, Since: time.UnixMilli(l.Status.Since),
+		Behind: admin.Behind{Events: int64(l.End.Events - f.Pos.Events), Bytes: int64(l.End.Bytes - f.Pos.Bytes)},
+		Totals: admin.Totals{
+			Received: int64(l.End.Events - f.Start.Events), Delivered: int64(f.Delivered), Filtered: int64(f.Filtered),
+			SampledOut: int64(f.SampledOut), Refused: int64(f.Refused), Expired: int64(f.Expired),
+			Damaged: int64(f.Damaged), Queued: int64(l.End.Events - f.Pos.Events), Repeats: int64(f.Repeats),
+		},
+	}
+	if l.Status.NextRetry != 0 {
+		t := time.UnixMilli(l.Status.NextRetry)
+		o.NextRetry = &t
+	}
+	if l.Oldest != 0 && o.Behind.Events > 0 {
+		t := time.UnixMilli(l.Oldest)
+		o.Behind.Oldest = &t
+	}
+	if f.LastAt != 0 {
+		o.LastDelivered = &admin.Delivered{EventTime: time.UnixMilli(f.LastEvent), At: time.UnixMilli(f.LastAt)}
+	}
+	return o
+}
+
+// add adds a shard's lane to its sink.
+func add(sum *admin.LaneView, o admin.LaneView) {
+	if sum.State == "" || admin.Worse(o.State, sum.State) {
+		sum.State, sum.Reason, sum.Message, sum.Since, sum.NextRetry = o.State, o.Reason, o.Message, o.Since, o.NextRetry
+	}
+	sum.Behind.Events += o.Behind.Events
+	sum.Behind.Bytes += o.Behind.Bytes
+	if o.Behind.Oldest != nil && (sum.Behind.Oldest == nil || o.Behind.Oldest.Before(*sum.Behind.Oldest)) {
+		sum.Behind.Oldest = o.Behind.Oldest
+	}
+	if o.LastDelivered != nil && (sum.LastDelivered == nil || o.LastDelivered.At.After(sum.LastDelivered.At)) {
+		sum.LastDelivered = o.LastDelivered
+	}
+	t, a := &sum.Totals, &o.Totals
+	t.Received += a.Received
+	t.Delivered += a.Delivered
+	t.Filtered += a.Filtered
+	t.SampledOut += a.SampledOut
+	t.Refused += a.Refused
+	t.Expired += a.Expired
+	t.Damaged += a.Damaged
+	t.Queued += a.Queued
+	t.Repeats += a.Repeats
+}
+
+// Tenants is admin.Views's.
+func (v *views) Tenants() []admin.TenantView {
+	var out []admin.TenantView
+	for _, t := range v.set.Load().All() {
+		tv := admin.TenantView{Tenant: string(t.ID), Channel: t.Channel, File: t.File}
+		for _, s := range t.Sinks {
+			tv.Sinks = append(tv.Sinks, s.Name)
+		}
+		out = append(out, tv)
+	}
+	return out
+}
+
+// Tenant is admin.Views's.
+func (v *views) Tenant(name string) (admin.TenantView, bool) {
+	t := v.set.Load().Tenant(feeds.TenantID(name))
+	if t == nil {
+		return admin.TenantView{}, false
+	}
+	tv := admin.TenantView{Tenant: name, Channel: t.Channel, File: t.File}
+	for _, s := range t.Sinks {
+		tv.Sinks = append(tv.Sinks, s.Name)
+	}
+	raw, err := json.Marshal(t.Public())
+	if err != nil {
+		tv.Problem = fmt.Sprintf("its settings cannot be shown: %v", err)
+	}
+	tv.Settings = raw
+	return tv, true
+}
+
+// Ledger is admin.Views's.
+func (v *views) Ledger(tenant string) (admin.Ledger, error) {
+	var rows []admin.SinkRow
+	for _, l := range v.Lanes(false) {
+		if tenant == "" || l.Tenant == tenant {
+			rows = append(rows, admin.SinkRow{Tenant: l.Tenant, Sink: l.Sink, Totals: l.Totals})
+		}
+	}
+	var fs []admin.FeedRow
+	for i := range v.cfg.Feeds {
+		f := &v.cfg.Feeds[i]
+		_, log, err := (*Service)(v).shard(feedShard(f))
+		if err != nil {
+			return admin.Ledger{}, err
+		}
+		fs = append(fs, feedRow(f.Name, log))
+	}
+	return admin.NewLedger(rows, fs), nil
+}
+
+func feedRow(feed string, log *journal.Journal) admin.FeedRow {
+	row := admin.FeedRow{Feed: feed}
+	raw, ok := log.Fact(intake.CountsKey(feed))
+	if !ok {
+		return row
+	}
+	c := intake.ParseCounts(raw)
+	row.FeedTotals = admin.FeedTotals{Read: int64(c.Read), Made: int64(c.Made), Accepted: int64(c.Accepted),
+		Quarantined: int64(c.Quarantined), Unrouted: int64(c.Unrouted), Duplicate: int64(c.Duplicate), Suppressed: int64(c.Suppressed)}
+	return row
+}
+
+// Act is admin.Control's.
+func (v *views) Act(ctx context.Context, tenant, sink string, a admin.Action) error {
+	k := state.Key{Tenant: feeds.TenantID(tenant), Sink: sink}
+	if !v.configured(k) {
+		return admin.ErrNotFound
+	}
+	var err error
+	switch a {
+	case admin.Pause:
+		err = v.control.SetPause(ctx, k, &state.Pause{Since: time.Now().UnixMilli()})
+	case admin.Resume:
+		err = v.control.SetPause(ctx, k, nil)
+	}
+	if err != nil {
+		return err
+	}
+	v.runner.Do(k, lane.Order(a))
+	return nil
+}
+
+// Ready is admin.Health's.
+func (v *views) Ready() error {
+	if why := v.ready.Load(); why != nil {
+		return fmt.Errorf("%s", *why)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for name, log := range v.logs {
+		if err := log.Err(); err != nil {
+			return fmt.Errorf("the journal's shard %s has stopped", name)
+		}
+	}
+	return nil
+}
+
+// Quarantine is admin.Health's.
+func (v *views) Quarantine(limit int) ([]admin.QuarantineView, error) {
+	es, err := v.quarantine.List(limit)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]admin.QuarantineView, len(es))
+	for i, e := range es {
+		out[i] = admin.QuarantineView{ID: e.ID, Feed: e.Feed, Tenant: string(e.Tenant), Position: e.Position,
+			Reason: e.Reason, At: e.At, Bytes: int64(len(e.Record)), Record: string(e.Record[:min(len(e.Record), 512)])}
+	}
+	return out, nil
+}
+
+// Process is admin.Health's.
+func (v *views) Process() admin.ProcessView {
+	u := v.store.Usage()
+	return admin.ProcessView{Version: v.o.Version, Start: v.start, JournalMaxBytes: u.Cap,
+		JournalBytes: map[string]int64{"all": u.Used}, Incidents: v.reporter.counts(),
+		MemoryBytes: v.spools.Used(), MemoryMaxBytes: v.cfg.Memory}
+}
+
+// sayWhatIsLeft tells at a stop what waits on disk, and for whom.
+func (s *Service) sayWhatIsLeft() {
+	var events, bytes int64
+	waiting := 0
+	for _, l := range (*views)(s).Lanes(false) {
+		if l.Behind.Events > 0 {
+			waiting++
+			events += l.Behind.Events
+			bytes += l.Behind.Bytes
+		}
+	}
+	s.log.Info().Int64("events", events).Int64("bytes", bytes).Int("sinks", waiting).
+		Str("data_dir", s.cfg.DataDir).Msg("stopped; what is left is in the journal and goes on at the next start")
+}
