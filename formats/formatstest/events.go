@@ -35,24 +35,24 @@ func pick(r *rand.Rand, of ...string) string { return of[r.IntN(len(of))] }
 func event(r *rand.Rand, seed uint64, i int) schemas.Event {
 	at := 1795309107000 + int64(i)*37 + int64(r.IntN(900))
 	e := schemas.Event{
-		Schema: schemas.Version, EventID: fmt.Sprintf("kds:bots:%020d:%d", uint64(i)*7919+seed, i%5),
-		TenantID: "acme", Source: "netacea", SourceInstance: fmt.Sprintf("6f1c2a%02x-aa01-4c6e-9a10-8d2f4a5b%04x", r.IntN(8), r.IntN(8)),
+		Schema: schemas.Version, EventID: fmt.Sprintf("gen-%d-%d", seed, i),
+		TenantID: "acme", Source: "netacea", SourceInstance: fmt.Sprintf("edge-%d", r.IntN(8)),
 		VendorVersion: "6.0.13", Integration: pick(r, "cloudflare", "cloudfront"), Kind: "mitigation",
 		EventTime: at, TimePrecision: "ms", IngestTime: at + 150 + int64(r.IntN(400)),
 		RequestID: fmt.Sprintf("%016x", r.Uint64()), Action: "block", Disposition: "blocked", Enforced: true, Mode: "mitigate",
-		ActionRaw: pick(r, "ip_blocked", "ua_blocked", "visitor_hardblocked"), CodesRaw: pick(r, "211", "111", "311"),
-		RuleID: fmt.Sprint(202200 + r.IntN(40)), RuleName: pick(r, "Credential stuffing", "Scraper, data centre", "Account takeover"),
+		ActionRaw: pick(r, "ip_blocked", "ua_blocked"), CodesRaw: pick(r, "211", "111", "311"),
+		RuleID: fmt.Sprint(202200 + r.IntN(40)), RuleName: pick(r, "Stuffing", "Scraper"),
 		RuleCategory: pick(r, "bot", "scraper"), MatchOn: pick(r, "ip", "ua", "visitor"), Severity: int8(r.IntN(4) + 1),
-		ClientIP: fmt.Sprintf("198.51.%d.%d", r.IntN(4), r.IntN(256)), ClientASN: schemas.Int{V: int64(64500 + r.IntN(30)), OK: true},
+		ClientIP: fmt.Sprintf("%d.%d.%d.%d", 1+r.IntN(220), r.IntN(256), r.IntN(256), r.IntN(256)), ClientASN: schemas.Int{V: int64(64500 + r.IntN(30)), OK: true},
 		ClientCountry: pick(r, "GB", "US", "DE", "FR", "BR"),
-		UserAgent:     fmt.Sprintf("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/%d.0.0.0 Safari/537.36", 100+r.IntN(40)),
-		SessionID:     fmt.Sprintf("%016x", r.Uint64()), SessionState: pick(r, "new", "existing"),
-		HTTPMethod: pick(r, "GET", "GET", "POST"), HTTPHost: pick(r, "shop.example.com", "api.example.com"),
+		UserAgent:     fmt.Sprintf("Mozilla/5.0 (X11; Linux) Chrome/%d.0.%d.0", 100+r.IntN(40), r.IntN(20)),
+		SessionID:     fmt.Sprintf("%016x", r.Uint64()),
+		HTTPMethod:    pick(r, "GET", "GET", "POST"), HTTPHost: pick(r, "shop.example.com", "api.example.com"),
 		HTTPPath: fmt.Sprintf("/products/%d", r.IntN(5000)), HTTPProtocol: "HTTP/2",
 		HTTPStatus: schemas.Int{V: 403, OK: true}, BytesOut: schemas.Int{V: int64(r.IntN(9000)), OK: true},
 		DurationMs: schemas.Float{V: float64(r.IntN(90000)) / 100, OK: true},
 	}
-	if r.IntN(3) == 0 {
+	if r.IntN(4) == 0 {
 		e.HTTPQuery, e.HTTPReferrer = fmt.Sprintf("page=%d&sort=price", r.IntN(50)), "https://shop.example.com/"
 	}
 	switch r.IntN(20) {

@@ -1,7 +1,6 @@
 package parquet
 
 import (
-	"math"
 	"unsafe"
 
 	pq "github.com/parquet-go/parquet-go"
@@ -12,18 +11,30 @@ import (
 // column is one leaf of the file: its place and how its values are taken from
 // events.
 //
-// Values are written a column and a batch of events at a time, with levels of
-// our own. The library's way from Go structs cannot be used: in 0.32.0 a field
+// Values are gathered and written a column and some events at a time, with
+// levels of our own. The library's way from Go structs cannot be used: in 0.32.0 a field
 // tagged "optional" writes zeros for absent values (200 rows of which only the
 // second has a value come back with 63), and pointers cost twice the time.
 type column struct {
-	top  string // the top-level field it belongs to
+	path string // names from the top, with dots between
 	fill filler
 }
 
-// filler appends the values of column col, one or more an event, with their
-// levels.
-type filler func(dst []pq.Value, events []schemas.Event, col int) []pq.Value
+// filler appends the values of one column, one or more an event, with their
+// levels. The events' strings are not copied.
+type filler func(dst []pq.Value, events []schemas.Event) []pq.Value
+
+// offset is where in an event the variable lies that get gives the address of:
+// so a filler's loop makes no calls.
+func offset[T any](get func(*schemas.Event) *T) uintptr {
+	e := new(schemas.Event)
+	return uintptr(unsafe.Pointer(get(e))) - uintptr(unsafe.Pointer(e))
+}
+
+// at is the variable at an offset that offset gave.
+func at[T any](e *schemas.Event, offset uintptr) *T {
+	return (*T)(unsafe.Add(unsafe.Pointer(e), offset))
+}
 
 // text is a string's bytes as a value without a copy: the library copies what
 // it keeps before a write returns.
@@ -31,149 +42,157 @@ func text(s string) pq.Value {
 	return pq.ByteArrayValue(unsafe.Slice(unsafe.StringData(s), len(s)))
 }
 
-// integer32 is v as a value of 32 bits; false where it does not fit.
-func integer32(v int64) (pq.Value, bool) {
-	return pq.Int32Value(int32(v)), v >= math.MinInt32 && v <= math.MaxInt32
-}
-
-// required columns
-
-func reqStr(get func(*schemas.Event) string) filler {
-	return func(dst []pq.Value, events []schemas.Event, col int) []pq.Value {
+// reqStr is a required column of text.
+func reqStr(get func(*schemas.Event) *string) filler {
+	o := offset(get)
+	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
 		for i := range events {
-			dst = append(dst, text(get(&events[i])).Level(0, 0, col))
+			dst = append(dst, text(*at[string](&events[i], o)))
 		}
 		return dst
 	}
 }
 
+// req is a required column of something else.
 func req(get func(*schemas.Event) pq.Value) filler {
-	return func(dst []pq.Value, events []schemas.Event, col int) []pq.Value {
+	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
 		for i := range events {
-			dst = append(dst, get(&events[i]).Level(0, 0, col))
+			dst = append(dst, get(&events[i]))
 		}
 		return dst
 	}
 }
 
-// optional columns: level 0 is null, 1 a value
-
-func optStr(get func(*schemas.Event) string) filler {
-	return func(dst []pq.Value, events []schemas.Event, col int) []pq.Value {
-		null := pq.Value{}.Level(0, 0, col)
+// optStr is an optional column of text: level 0 is null, 1 a value.
+func optStr(get func(*schemas.Event) *string) filler {
+	o := offset(get)
+	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
 		for i := range events {
-			if s := get(&events[i]); s != "" {
-				dst = append(dst, text(s).Level(0, 1, col))
-			} else {
-				dst = append(dst, null)
+			var v pq.Value
+			if s := *at[string](&events[i], o); s != "" {
+				v = text(s)
+				v.SetDefinitionLevel(1)
 			}
+			dst = append(dst, v)
 		}
 		return dst
 	}
 }
 
-func opt(get func(*schemas.Event) (pq.Value, bool)) filler {
-	return func(dst []pq.Value, events []schemas.Event, col int) []pq.Value {
-		null := pq.Value{}.Level(0, 0, col)
+// opt is an optional column of something else.
+func opt[T any](get func(*schemas.Event) *T, value func(*T) (pq.Value, bool)) filler {
+	o := offset(get)
+	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
 		for i := range events {
-			if v, ok := get(&events[i]); ok {
-				dst = append(dst, v.Level(0, 1, col))
+			v, ok := value(at[T](&events[i], o))
+			if ok {
+				v.SetDefinitionLevel(1)
 			} else {
-				dst = append(dst, null)
+				v = pq.Value{}
 			}
+			dst = append(dst, v)
 		}
 		return dst
 	}
 }
 
-func optInt32(get func(*schemas.Event) schemas.Int) filler {
-	return opt(func(e *schemas.Event) (pq.Value, bool) { return int32Of(get(e)) })
-}
-
-func optInt64(get func(*schemas.Event) schemas.Int) filler {
-	return opt(func(e *schemas.Event) (pq.Value, bool) { return int64Of(get(e)) })
-}
-
-func optFloat(get func(*schemas.Event) schemas.Float) filler {
-	return opt(func(e *schemas.Event) (pq.Value, bool) { return floatOf(get(e)) })
-}
-
-func int32Of(n schemas.Int) (pq.Value, bool) {
-	v, ok := integer32(n.V)
-	return v, ok && n.OK
-}
-
-func int64Of(n schemas.Int) (pq.Value, bool) { return pq.Int64Value(n.V), n.OK }
-
-func floatOf(n schemas.Float) (pq.Value, bool) { return pq.DoubleValue(n.V), n.OK }
-
-func boolOf(b schemas.Bool) (pq.Value, bool) { return pq.BooleanValue(b.V), b.OK }
-
-func strOf(s string) (pq.Value, bool) { return text(s), s != "" }
-
-// columns of an optional group: level 0 where the event has no group, 1 where
-// the group has no such member, 2 a value
-
-func member(has func(*schemas.Event) bool, get func(*schemas.Event) (pq.Value, bool)) filler {
-	return func(dst []pq.Value, events []schemas.Event, col int) []pq.Value {
-		absent := pq.Value{}.Level(0, 0, col)
-		null := pq.Value{}.Level(0, 1, col)
+// member is a column of an optional group: level 0 where the event has no group,
+// 1 where the group has no such member, 2 a value.
+func member[T any](has func(*schemas.Event) *bool, get func(*schemas.Event) *T, value func(*T) (pq.Value, bool)) filler {
+	h, o := offset(has), offset(get)
+	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
 		for i := range events {
 			e := &events[i]
-			if !has(e) {
-				dst = append(dst, absent)
-			} else if v, ok := get(e); ok {
-				dst = append(dst, v.Level(0, 2, col))
-			} else {
-				dst = append(dst, null)
-			}
-		}
-		return dst
-	}
-}
-
-// lists: under an optional group of level base-1 (base 0: none), level base is
-// a null list, base+2 an element. base+1, the empty list, is not used: a decoded
-// event does not tell it from none.
-
-func list(base int, has func(*schemas.Event) bool, get func(*schemas.Event) []string) filler {
-	return func(dst []pq.Value, events []schemas.Event, col int) []pq.Value {
-		for i := range events {
-			e := &events[i]
-			if has != nil && !has(e) {
-				dst = append(dst, pq.Value{}.Level(0, 0, col))
+			if !*at[bool](e, h) {
+				dst = append(dst, pq.Value{})
 				continue
 			}
-			items := get(e)
-			if len(items) == 0 {
-				dst = append(dst, pq.Value{}.Level(0, base, col))
+			v, ok := value(at[T](e, o))
+			level := 2
+			if !ok {
+				v, level = pq.Value{}, 1
 			}
-			for j, s := range items {
-				dst = append(dst, text(s).Level(min(j, 1), base+2, col))
+			v.SetDefinitionLevel(level)
+			dst = append(dst, v)
+		}
+		return dst
+	}
+}
+
+// list is an optional list of text: level 0 is no list, 2 an element. Level 1,
+// the empty list, is not used: a decoded event does not tell it from none.
+func list(get func(*schemas.Event) *[]string) filler {
+	o := offset(get)
+	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
+		for i := range events {
+			dst = elements(dst, *at[[]string](&events[i], o), 0)
+		}
+		return dst
+	}
+}
+
+// memberList is a list in an optional group: level 0 where there is no group, 1
+// no list, 3 an element.
+func memberList(has func(*schemas.Event) *bool, get func(*schemas.Event) *[]string) filler {
+	h, o := offset(has), offset(get)
+	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
+		for i := range events {
+			e := &events[i]
+			if *at[bool](e, h) {
+				dst = elements(dst, *at[[]string](e, o), 1)
+			} else {
+				dst = append(dst, pq.Value{})
 			}
 		}
 		return dst
 	}
 }
 
-// matches' columns: level 0 is a null list, 2 an element without such a member,
-// 3 a value
+// elements appends one event's list, whose absence is level none.
+func elements(dst []pq.Value, items []string, none int) []pq.Value {
+	if len(items) == 0 {
+		var v pq.Value
+		v.SetDefinitionLevel(none)
+		return append(dst, v)
+	}
+	for j, s := range items {
+		v := text(s)
+		v.SetRepetitionLevel(min(j, 1))
+		v.SetDefinitionLevel(none + 2)
+		dst = append(dst, v)
+	}
+	return dst
+}
 
-func match(get func(*schemas.Match) (pq.Value, bool)) filler {
-	return func(dst []pq.Value, events []schemas.Event, col int) []pq.Value {
+// match is a column of the matches: level 0 is no list, 2 an element without
+// such a member, 3 a value.
+func match[T any](get func(*schemas.Match) *T, value func(*T) (pq.Value, bool)) filler {
+	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
 		for i := range events {
 			items := events[i].Matches
 			if len(items) == 0 {
-				dst = append(dst, pq.Value{}.Level(0, 0, col))
+				dst = append(dst, pq.Value{})
 			}
 			for j := range items {
-				if v, ok := get(&items[j]); ok {
-					dst = append(dst, v.Level(min(j, 1), 3, col))
-				} else {
-					dst = append(dst, pq.Value{}.Level(min(j, 1), 2, col))
+				v, ok := value(get(&items[j]))
+				level := 3
+				if !ok {
+					v, level = pq.Value{}, 2
 				}
+				v.SetRepetitionLevel(min(j, 1))
+				v.SetDefinitionLevel(level)
+				dst = append(dst, v)
 			}
 		}
 		return dst
 	}
 }
+
+// What the optional types are as values. Decode leaves no number in an integer
+// of 32 bits that does not fit: it goes to extra.
+
+func str(s *string) (pq.Value, bool)            { return text(*s), *s != "" }
+func integer32(n *schemas.Int) (pq.Value, bool) { return pq.Int32Value(int32(n.V)), n.OK }
+func integer64(n *schemas.Int) (pq.Value, bool) { return pq.Int64Value(n.V), n.OK }
+func float(n *schemas.Float) (pq.Value, bool)   { return pq.DoubleValue(n.V), n.OK }
+func boolean(b *schemas.Bool) (pq.Value, bool)  { return pq.BooleanValue(b.V), b.OK }

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// batchRows is how many events are decoded and then written a column at a
-	// time: few enough to stay in the processor's cache between the columns.
+	// batchRows is how many events are written a column at a time: few enough
+	// for the processor's cache, measured.
 	batchRows = 256
 	// batchBytes bounds a batch's lines, which it holds; a page ends before the
 	// first batch that begins with pageBytes in it, so holds at most the two
@@ -60,10 +60,10 @@ type machine struct {
 	home   *pool
 	w      *pq.Writer
 	cols   []column
-	events []schemas.Event // the batch, decoded; strings alias lines
-	n      int             // how many there are
-	lines  []byte
-	values []pq.Value
+	lines  []byte          // the batch
+	events []schemas.Event // decoded: strings alias lines, or the event
+	values []pq.Value      // of one column of the batch; text aliases the events
+	n      int             // events in the batch
 
 	rows  int // of the row group
 	bytes int // of its lines
@@ -101,7 +101,8 @@ func (e *Encoder) Write(lines []byte) error {
 		return e.err
 	}
 	if len(lines) > 0 && lines[len(lines)-1] != '\n' {
-		return errNewline
+		e.err = errNewline
+		return e.err
 	}
 	for len(lines) > 0 && e.err == nil {
 		n := bytes.IndexByte(lines, '\n') + 1
@@ -171,9 +172,9 @@ func (m *machine) flushBatch() error {
 		return nil
 	}
 	for i, cw := range m.w.ColumnWriters() {
-		m.values = m.cols[i].fill(m.values[:0], m.events[:m.n], i)
+		m.values = m.cols[i].fill(m.values[:0], m.events[:m.n])
 		if _, err := cw.WriteRowValues(m.values); err != nil {
-			return fmt.Errorf("parquet: write column %s: %w", m.cols[i].top, err)
+			return fmt.Errorf("parquet: write column %s: %w", m.cols[i].path, err)
 		}
 	}
 	m.total += m.n

@@ -49,10 +49,11 @@ func layout(fields []string) (*pq.Schema, []column) {
 		}
 		root.add(f.Name, node(f, f.Name))
 		if len(f.Members) == 0 {
-			cols = append(cols, column{top: f.Name, fill: fillers[f.Name]})
+			cols = append(cols, column{path: f.Name, fill: fillers[f.Name]})
 		}
 		for _, m := range f.Members {
-			cols = append(cols, column{top: f.Name, fill: fillers[f.Name+"."+m.Name]})
+			path := f.Name + "." + m.Name
+			cols = append(cols, column{path: path, fill: fillers[path]})
 		}
 	}
 	return pq.NewSchema("event", root), cols
