@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 
@@ -113,7 +114,8 @@ func dotted(src string, line, col int, name string) string {
 	if end >= 0 {
 		rest = rest[:end]
 	}
-	if !strings.HasPrefix(rest, name+".") {
+	isStruct := func(known string) bool { return strings.HasPrefix(known, name+".") }
+	if !isStruct(rest) || !slices.ContainsFunc(filterNames(), isStruct) {
 		return name
 	}
 	return rest

@@ -2,8 +2,12 @@
 package tenants
 
 import (
+	"crypto/sha256"
+	"slices"
+	"strings"
 	"time"
 
+	"datasync/exporter/tenants/conf"
 	"datasync/feeds"
 	"datasync/formats"
 	"datasync/schemas"
@@ -61,6 +65,8 @@ type Feed struct {
 	Kafka   *KafkaFeed
 	TLS     *TLSFeed
 	Kinesis *KinesisFeed
+
+	tenantAt conf.Pos // where Tenant is written
 }
 
 // HTTPFeed is a feed's "http".
@@ -122,6 +128,9 @@ type Tenant struct {
 	// unresolved), for the admin API.
 	File string
 	Raw  []byte
+
+	digest       string   // of the merged value
+	idAt, keysAt conf.Pos // where ID and APIKeys are written
 }
 
 // Redact is a tenant's "redact".
@@ -247,3 +256,71 @@ type Syslog struct {
 
 // Drops says whether the sink takes drops (s3, dir) rather than a stream.
 func (s *Sink) Drops() bool { return s.S3 != nil || s.Dir != nil }
+
+// Secret is a string that never shows itself: in logs, errors and JSON it is "set" or empty.
+type Secret string
+
+// String hides the value.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "[secret]"
+}
+
+// GoString hides the value from %#v.
+func (s Secret) GoString() string { return s.String() }
+
+// MarshalJSON shows only that a secret is set.
+func (s Secret) MarshalJSON() ([]byte, error) {
+	if s == "" {
+		return []byte(`""`), nil
+	}
+	return []byte(`{"secret":"set"}`), nil
+}
+
+// Reveal gives the value, to the code that must send or compare it.
+func (s Secret) Reveal() string { return string(s) }
+
+// Set is all tenants at one moment. It is immutable; a reload makes another.
+type Set struct {
+	byID  map[feeds.TenantID]*Tenant
+	all   []*Tenant
+	byKey map[[sha256.Size]byte]feeds.TenantID
+}
+
+// NewSet makes a set of tenants whose ids and keys do not meet.
+func NewSet(all ...*Tenant) *Set {
+	s := &Set{
+		byID:  make(map[feeds.TenantID]*Tenant, len(all)),
+		all:   slices.Clone(all),
+		byKey: make(map[[sha256.Size]byte]feeds.TenantID, len(all)),
+	}
+	slices.SortFunc(s.all, func(a, b *Tenant) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	for _, t := range s.all {
+		s.byID[t.ID] = t
+		for _, k := range t.APIKeys {
+			s.byKey[sha256.Sum256([]byte(k))] = t.ID
+		}
+	}
+	return s
+}
+
+// Tenant is the tenant of an id; nil where there is none.
+func (s *Set) Tenant(id feeds.TenantID) *Tenant { return s.byID[id] }
+
+// All is every tenant, by id. The slice must not be changed.
+func (s *Set) All() []*Tenant { return s.all }
+
+// Len is the number of tenants.
+func (s *Set) Len() int { return len(s.all) }
+
+// ByKey is the tenant that an API key belongs to. The key is looked up by its
+// SHA-256, so that the time taken says nothing of the keys held.
+func (s *Set) ByKey(key string) (feeds.TenantID, bool) {
+	if key == "" {
+		return "", false
+	}
+	id, ok := s.byKey[sha256.Sum256([]byte(key))]
+	return id, ok
+}

@@ -226,3 +226,65 @@ func (p *parser) scalar(v *Value, n *yaml.Node, name string) {
 }
 
 var plainTags = map[string]bool{"!!str": true, "!!int": true, "!!float": true, "!!bool": true, "!!timestamp": true}
+
+// Public is a file as a value for JSON: literal secrets as {"secret":"set"},
+// references as they are written. Keys that o does not describe are left out.
+func Public(data []byte, o *Object) any {
+	p := &parser{}
+	n := p.load(data)
+	if n == nil {
+		return map[string]any{}
+	}
+	t := Obj(o)
+	return t.public(n, 0)
+}
+
+func (t *Type) public(n *yaml.Node, depth int) any {
+	if depth > maxDepth {
+		return nil
+	}
+	switch n.Kind {
+	case yaml.AliasNode:
+		return t.public(n.Alias, depth+1)
+	case yaml.MappingNode:
+		out := map[string]any{}
+		for i := 0; t.kind == kindObject && i+1 < len(n.Content); i += 2 {
+			if at, ok := t.object.byName[n.Content[i].Value]; ok {
+				out[n.Content[i].Value] = t.object.Keys[at].Type.public(n.Content[i+1], depth+1)
+			}
+		}
+		return out
+	case yaml.SequenceNode:
+		out := []any{}
+		for _, c := range n.Content {
+			if t.kind == kindList {
+				out = append(out, t.elem.public(c, depth+1))
+			}
+		}
+		return out
+	}
+	return t.publicScalar(n)
+}
+
+func (t *Type) publicScalar(n *yaml.Node) any {
+	if t.kind == kindList && t.single {
+		t = t.elem
+	}
+	if isNull(n) || t.kind == kindObject || t.kind == kindList {
+		return nil
+	}
+	v := &Value{typ: t, text: n.Value}
+	switch {
+	case t.secret && !IsReference(n.Value):
+		return map[string]string{"secret": "set"}
+	case HasReference(n.Value), v.parse() != nil:
+		return n.Value
+	case t.kind == kindBool:
+		return v.b
+	case t.kind == kindInt:
+		return v.i
+	case t.kind == kindFloat:
+		return v.f
+	}
+	return n.Value
+}

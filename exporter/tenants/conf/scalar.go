@@ -66,9 +66,12 @@ func (v *Value) parseString() error {
 		return nil
 	}
 	if err := v.typ.check(v.text); err != nil {
-		if v.ref || v.typ.secret {
-			// The check may quote the value.
+		// The check may quote the value.
+		if v.ref {
 			return fmt.Errorf("the value that the reference gives is not %s", v.typ.format)
+		}
+		if v.typ.secret {
+			return fmt.Errorf("the value is not %s", v.typ.format)
 		}
 		return err
 	}

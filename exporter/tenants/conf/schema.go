@@ -35,7 +35,7 @@ func (t *Type) words() string {
 const reference = `\$\{(env|file):[^}]+\}`
 
 // JSONSchema is the JSON Schema (2020-12) of a file that o describes.
-func JSONSchema(o *Object, id string) ([]byte, error) {
+func JSONSchema(o *Object, id string) []byte {
 	s := o.schema()
 	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	s["$id"] = id
@@ -46,9 +46,9 @@ func JSONSchema(o *Object, id string) ([]byte, error) {
 	}}
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
-		return nil, err
+		panic("conf: a schema that is no JSON: " + err.Error()) // a description's default is no JSON: a mistake in the program
 	}
-	return append(b, '\n'), nil
+	return append(b, '\n')
 }
 
 func (o *Object) schema() map[string]any {
