@@ -195,7 +195,7 @@ func broken(body []byte, n int, err error) []byte {
 			break
 		}
 		// Only blanks, commas and brackets lie before it, so this finds v itself.
-		body = body[bytes.Index(body, v)+len(v):]
+		body = bytes.TrimLeft(body[bytes.Index(body, v)+len(v):], " \t\r\n,")
 	}
 	return body
 }

@@ -116,7 +116,7 @@ func (f *Feed) owner(r *http.Request) (id feeds.TenantID, found, given bool) {
 		if len(v) > 7 && strings.EqualFold(v[:7], "bearer ") {
 			v = v[7:]
 		}
-		if v = strings.TrimSpace(v); v == "" {
+		if v = strings.TrimSpace(v); v == "" || strings.EqualFold(v, "bearer") {
 			continue
 		}
 		given = true
