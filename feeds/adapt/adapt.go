@@ -1,0 +1,38 @@
+// Package adapt turns the bytes of one vendor's record into canonical events: one file per source format, pure.
+package adapt
+
+import "datasync/feeds"
+
+// Adapter turns one record into events and bad values of
+// Output. It is pure but for ids that nothing determines, keeps
+// nothing of its input, and never fails: what it cannot read becomes Bad.
+type Adapter func(in *Input, out *Output)
+
+// For gives the adapter of a source format; false where there is none.
+func For(format string) (Adapter, bool) {
+	switch format {
+	case "canonical":
+		return canonical, true
+	case "netacea":
+		return netacea, true
+	}
+	return nil, false
+}
+
+// Formats names the formats that For knows.
+func Formats() []string { return []string{"canonical", "netacea"} }
+
+// Input is one record, with what its transport knows about it.
+type Input struct {
+	// Value is the record: one JSON object, or an array of them.
+	Value []byte
+	// Tenant is whom the path, key, feed or record key names; an event that
+	// names another is Bad. Empty: each event names its own.
+	Tenant feeds.TenantID
+	// ID, where not empty, makes event ids "<ID>:<index>"; else they are ULIDs.
+	ID string
+	// Ingest is when the record was taken, ms UTC; it becomes ingest_time.
+	Ingest int64
+	// Now is the clock, ms UTC: an event_time too far behind it is refused.
+	Now int64
+}

@@ -1,0 +1,124 @@
+package intake
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"time"
+	"unicode/utf8"
+
+	"datasync/feeds"
+	"datasync/feeds/intake/redact"
+)
+
+// MaxKept is how many bytes of one bad record are kept: the largest body that
+// a feed takes by default, and its reason, fit.
+const MaxKept = 12 << 20
+
+// Entry is one record in the quarantine: what could not become an event, or an
+// event that a sink will never take.
+type Entry struct {
+	// ID is the same whenever the same record is read again from the same place.
+	ID   string
+	Time time.Time
+	// Tenant is whose record it is, as far as that is known: "" is nobody's.
+	Tenant feeds.TenantID
+	// Feed is where it came from; Sink, where set, is the sink that refused it.
+	Feed string
+	Sink string
+	// Format is what Data is written in: the name of a source format.
+	Format string
+	// Position is the place in the source, Index the event within the record.
+	Position string
+	Index    int
+	Reason   string
+	// Size is how many bytes the record had. Data holds them, secrets masked;
+	// at most MaxKept of them.
+	Size int
+	Data []byte
+	// Redactions names what was masked in Data.
+	Redactions []string
+}
+
+// newEntry masks and cuts what was rejected. A reason may quote the record, so
+// it is masked too.
+func newEntry(rules *redact.Rules, reason string, data []byte) Entry {
+	e := Entry{Size: len(data)}
+	cut := bytes.TrimRight(data[:min(len(data), MaxKept)], "\r\n")
+	e.Data, e.Redactions = rules.Record(nil, cut)
+	masked, _ := rules.Record(nil, []byte(reason))
+	e.Reason = string(masked)
+	return e
+}
+
+// entryID names an entry by its place in its source and what stood there, so
+// that reading again after a crash gives the same entry. What has no place is
+// named at random.
+func entryID(e *Entry, hash [sha256.Size]byte) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\x00%s\x00%s\x00%s\x00%d\x00", e.Feed, e.Sink, e.Tenant, e.Position, e.Index)
+	h.Write(hash[:])
+	if e.Position == "" {
+		var b [16]byte
+		binary.LittleEndian.PutUint64(b[:8], rand.Uint64())
+		binary.LittleEndian.PutUint64(b[8:], rand.Uint64())
+		h.Write(b[:])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:12])
+}
+
+// stored is the line of an entry in the quarantine's journal.
+type stored struct {
+	ID         string         `json:"id"`
+	Time       int64          `json:"time"` // ms UTC
+	Tenant     feeds.TenantID `json:"tenant,omitempty"`
+	Feed       string         `json:"feed"`
+	Sink       string         `json:"sink,omitempty"`
+	Format     string         `json:"format,omitempty"`
+	Position   string         `json:"position,omitempty"`
+	Index      int            `json:"index,omitempty"`
+	Reason     string         `json:"reason"`
+	Size       int            `json:"size"`
+	Redactions []string       `json:"redactions,omitempty"`
+	Text       string         `json:"text,omitempty"`   // the record, where it is UTF-8
+	Base64     string         `json:"base64,omitempty"` // else so
+}
+
+// appendEntry appends the entry's line, newline included.
+func appendEntry(dst []byte, e *Entry) ([]byte, error) {
+	s := stored{ID: e.ID, Time: e.Time.UnixMilli(), Tenant: e.Tenant, Feed: e.Feed, Sink: e.Sink, Format: e.Format,
+		Position: e.Position, Index: e.Index, Reason: e.Reason, Size: e.Size, Redactions: e.Redactions}
+	if utf8.Valid(e.Data) {
+		s.Text = string(e.Data)
+	} else {
+		s.Base64 = base64.StdEncoding.EncodeToString(e.Data)
+	}
+	line, err := json.Marshal(&s)
+	if err != nil {
+		return dst, fmt.Errorf("quarantine: writing entry %s: %w", e.ID, err)
+	}
+	return append(append(dst, line...), '\n'), nil
+}
+
+// parseEntry reads what appendEntry wrote.
+func parseEntry(line []byte) (Entry, error) {
+	var s stored
+	if err := json.Unmarshal(line, &s); err != nil {
+		return Entry{}, fmt.Errorf("quarantine: reading an entry of %d bytes: %w", len(line), err)
+	}
+	e := Entry{ID: s.ID, Time: time.UnixMilli(s.Time).UTC(), Tenant: s.Tenant, Feed: s.Feed, Sink: s.Sink, Format: s.Format,
+		Position: s.Position, Index: s.Index, Reason: s.Reason, Size: s.Size, Data: []byte(s.Text), Redactions: s.Redactions}
+	if s.Base64 != "" {
+		data, err := base64.StdEncoding.DecodeString(s.Base64)
+		if err != nil {
+			return Entry{}, fmt.Errorf("quarantine: reading entry %s: %w", s.ID, err)
+		}
+		e.Data = data
+	}
+	return e, nil
+}

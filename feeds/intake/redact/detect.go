@@ -1,0 +1,277 @@
+package redact
+
+import (
+	"bytes"
+	"encoding/base64"
+)
+
+// detect looks for every kind of secret in one view of a text.
+func (s *scratch) detect(v *view) {
+	b := v.b
+	word := true // whether a word may begin at i
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		switch {
+		case c == '=' || c == ':':
+			s.pair(v, i)
+			if c == ':' && i+2 < len(b) && b[i+1] == '/' && b[i+2] == '/' {
+				s.userinfo(v, i+3)
+			}
+			word = true
+			continue
+		case !word:
+		case c >= '0' && c <= '9':
+			s.number(v, i)
+		case c >= 'A' || c == '-':
+			s.token(v, i)
+		}
+		word = !alnum(c)
+	}
+	for _, re := range s.rules.patterns {
+		for _, m := range re.FindAllIndex(b, -1) {
+			s.found(v, m[0], m[1], ownPatterns)
+		}
+	}
+}
+
+// found notes that b[from:to] of the view is a secret.
+func (s *scratch) found(v *view, from, to int, g group) {
+	if from >= to || g < ownParams && s.rules.groups&(1<<g) == 0 {
+		return
+	}
+	if bytes.Equal(v.b[from:to], []byte(Mask)) {
+		return
+	}
+	s.edit(v.src(from), v.src(to), g, plain)
+}
+
+func alnum(c byte) bool {
+	return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c >= 0x80
+}
+
+func digit(c byte) bool { return c >= '0' && c <= '9' }
+
+func quoteOrSlash(c byte) bool { return c == '"' || c == '\'' || c == '\\' }
+
+// pair judges the name before the separator at b[at] and masks the value behind it.
+func (s *scratch) pair(v *view, at int) {
+	b := v.b
+	end := at
+	for end > 0 && (b[end-1] == ' ' || quoteOrSlash(b[end-1])) && at-end < 4 {
+		end--
+	}
+	from := end
+	for from > 0 && end-from < maxName && nameByte(b[from-1]) {
+		from--
+	}
+	name := b[from:end]
+	if b[at] == ':' && end == at && from > 0 && b[from-1] == ':' {
+		return // a label of several parts ("aws:token:absent"), an IPv6 address
+	}
+	g, header := secretName(name)
+	if g != none && s.rules.groups&(1<<g) == 0 {
+		g = none
+	}
+	if g == none && b[at] == '=' && len(s.rules.params) > 0 {
+		if s.rules.params[string(bytes.ToLower(name))] || s.rules.params[string(bytes.ToLower(lastPart(name)))] {
+			g = ownParams
+		}
+	}
+	if g == none {
+		if b[at] == ':' && len(name) >= 3 {
+			s.namedHeader(v, name, at)
+		}
+		return
+	}
+	a, z := valueAt(b, at+1, b[at] == ':', header)
+	s.found(v, a, z, g)
+}
+
+// namedHeader masks the value in {"name":"cookie","value":"…"} within text.
+func (s *scratch) namedHeader(v *view, name []byte, at int) {
+	b := v.b
+	if !pairName(name) {
+		return
+	}
+	a, z := valueAt(b, at+1, true, false)
+	if a >= z {
+		return
+	}
+	g, _ := secretName(b[a:z])
+	if g == none {
+		return
+	}
+	rest := b[z:min(len(b), z+24)]
+	i := bytes.Index(bytes.ToLower(rest), []byte("value"))
+	if i < 0 {
+		return
+	}
+	colon := bytes.IndexByte(b[z+i:], ':')
+	if colon < 0 {
+		return
+	}
+	a, z = valueAt(b, z+i+colon+1, true, true)
+	s.found(v, a, z, g)
+}
+
+func lastPart(name []byte) []byte {
+	return name[bytes.LastIndexAny(name, "?&;")+1:]
+}
+
+func nameByte(c byte) bool {
+	return alnum(c) || c == '_' || c == '-' || c == '.' || c == '[' || c == ']'
+}
+
+// valueAt finds the value that begins at b[i]: a quoted one up to its quote, a
+// header's up to the end of its line, any other up to what ends a parameter.
+func valueAt(b []byte, i int, colon, header bool) (from, to int) {
+	for i < len(b) && (b[i] == ' ' || b[i] == '\\' || colon && b[i] == '\t') {
+		i++
+	}
+	if i < len(b) && (b[i] == '"' || b[i] == '\'') {
+		q := b[i]
+		i++
+		n := bytes.IndexByte(b[i:], q)
+		for n > 0 && b[i+n-1] == '\\' && i+n+1 < len(b) && !closes(b[i+n+1]) { // an escaped quote within the value
+			m := bytes.IndexByte(b[i+n+1:], q)
+			if m < 0 {
+				n = -1
+				break
+			}
+			n += m + 1
+		}
+		if n < 0 {
+			return i, len(b)
+		}
+		return i, i + len(bytes.TrimRight(b[i:i+n], "\\"))
+	}
+	from = i
+	for i < len(b) {
+		switch c := b[i]; {
+		case c == '\r' || c == '\n' || c == '"' || c == '<' || c == '>':
+			return from, i
+		case header && colon:
+		case c == '&' || c == ';' || c == ' ' || c == '\t' || c == '\'':
+			return from, i
+		case colon && (c == ',' || c == '}' || c == ']'):
+			return from, i
+		}
+		i++
+	}
+	return from, i
+}
+
+// closes says that c may follow the quote that ends a JSON string.
+func closes(c byte) bool {
+	return c == ',' || c == '}' || c == ']' || c == ' ' || c == ':'
+}
+
+// userinfo masks the password in "scheme://user:password@host" and leaves the user.
+func (s *scratch) userinfo(v *view, i int) {
+	b := v.b
+	colon := -1
+	for j := i; j < len(b) && j-i < 512; j++ {
+		switch c := b[j]; {
+		case c == ':' && colon < 0:
+			colon = j
+		case c == '@':
+			if colon >= 0 {
+				s.found(v, colon+1, j, credentials)
+			}
+			return
+		case c == '/' || c == '?' || c == '#' || c <= ' ' || c == '"' || c == '\'':
+			return
+		}
+	}
+}
+
+// token masks a well-known kind of token that begins at b[i], a word's start.
+func (s *scratch) token(v *view, i int) {
+	b := v.b[i:]
+	switch b[0] {
+	case 'e':
+		if bytes.HasPrefix(b, []byte("eyJ")) {
+			if n := jwt(b); n > 0 {
+				s.found(v, i, i+n, tokens)
+			}
+		}
+	case 'A':
+		if n := run(b, tokenByte); n == 20 && (bytes.HasPrefix(b, []byte("AKIA")) || bytes.HasPrefix(b, []byte("ASIA"))) ||
+			n >= 35 && bytes.HasPrefix(b, []byte("AIza")) {
+			s.found(v, i, i+n, credentials)
+		}
+	case 'g', 's', 'r', 'x', 'p':
+		for _, p := range tokenPrefixes {
+			if b[0] == p[0] && bytes.HasPrefix(b, []byte(p)) {
+				if n := run(b, tokenByte); n >= len(p)+10 {
+					s.found(v, i, i+n, tokens)
+				}
+				return
+			}
+		}
+	case 'b', 'B':
+		s.scheme(v, i)
+	case '-':
+		if bytes.HasPrefix(b, []byte("-----BEGIN ")) && bytes.Contains(b[:min(len(b), 64)], []byte("PRIVATE KEY")) {
+			end := len(b)
+			if j := bytes.Index(b, []byte("-----END")); j > 0 {
+				end = j
+			}
+			s.found(v, i, i+end, credentials)
+		}
+	}
+}
+
+var tokenPrefixes = []string{"ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-",
+	"sk_live_", "sk_test_", "sk-", "rk_live_", "pk_live_"}
+
+// scheme masks what follows "Bearer " or "Basic ".
+func (s *scratch) scheme(v *view, i int) {
+	b := v.b[i:]
+	switch {
+	case len(b) > 7 && bytes.EqualFold(b[:6], []byte("bearer")) && (b[6] == ' ' || b[6] == '+'):
+		if n := run(b[7:], bearerByte); n >= 8 {
+			s.found(v, i+7, i+7+n, tokens)
+		}
+	case len(b) > 6 && bytes.EqualFold(b[:5], []byte("basic")) && (b[5] == ' ' || b[5] == '+'):
+		n := run(b[6:], bearerByte)
+		if n < 4 || n > 1024 {
+			return
+		}
+		plain, err := base64.RawStdEncoding.DecodeString(string(bytes.TrimRight(b[6:6+n], "=")))
+		if err == nil && bytes.IndexByte(plain, ':') >= 0 {
+			s.found(v, i+6, i+6+n, credentials)
+		}
+	}
+}
+
+// jwt is the length of the JSON Web Token at the start of b, 0 where there is none.
+func jwt(b []byte) int {
+	n := run(b, tokenByte)
+	if n < 8 || n >= len(b) || b[n] != '.' {
+		return 0
+	}
+	m := run(b[n+1:], tokenByte)
+	if m < 4 {
+		return 0
+	}
+	n += 1 + m
+	if n < len(b) && b[n] == '.' {
+		n += 1 + run(b[n+1:], tokenByte)
+	}
+	return n
+}
+
+func tokenByte(c byte) bool { return alnum(c) && c < 0x80 || c == '_' || c == '-' }
+
+func bearerByte(c byte) bool {
+	return tokenByte(c) || c == '.' || c == '~' || c == '+' || c == '/' || c == '='
+}
+
+func run(b []byte, ok func(byte) bool) int {
+	n := 0
+	for n < len(b) && ok(b[n]) {
+		n++
+	}
+	return n
+}

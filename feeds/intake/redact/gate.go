@@ -1,0 +1,106 @@
+package redact
+
+import (
+	"bytes"
+
+	"datasync/schemas"
+)
+
+// Wants says whether Line could find anything in an event, from what the
+// scanner saw. It costs next to nothing for most events; false is certain.
+func (r *Rules) Wants(line []byte, look schemas.Look) bool {
+	if look&(schemas.LookSecret|schemas.LookDigits) != 0 {
+		return true
+	}
+	if r != nil && (len(r.fields) > 0 || len(r.patterns) > 0) {
+		return true
+	}
+	if r != nil && len(r.params) > 0 && look&schemas.LookParam != 0 {
+		return true
+	}
+	return encoded(line) || plusScheme(line) || bytes.Contains(line, []byte(`"payload_b64"`))
+}
+
+// encoded looks at the percent escapes of a line, which the scanner reads as
+// they stand: true where one may hide the separator behind a secret's name, a
+// digit's, or an ordinary letter.
+func encoded(b []byte) bool {
+	for i := 0; ; i += 3 {
+		n := bytes.IndexByte(b[i:], '%')
+		if n < 0 {
+			return false
+		}
+		i += n
+		if i+3 > len(b) {
+			return false
+		}
+		h, l := hex(b[i+1]), hex(b[i+2])
+		if h < 0 || l < 0 {
+			i -= 2 // a lone percent sign
+			continue
+		}
+		c := byte(h<<4 | l)
+		switch {
+		case alnum(c) && c < 0x80, c == '%', c == '@', c == '_':
+			return true
+		case c == '=' || c == ':' || c == '"':
+			if encodedName(b, i) {
+				return true
+			}
+		case c == ' ' || c == '+':
+			if scheme(wordBefore(b, i)) {
+				return true
+			}
+		}
+		if i > 0 && digit(b[i-1]) && (c == '-' || c == '+' || c == ' ') {
+			return true
+		}
+	}
+}
+
+// plusScheme says that "Bearer+" or "Basic+" stands in b: the scanner knows
+// them with a space behind.
+func plusScheme(b []byte) bool {
+	for i := 0; ; i++ {
+		n := bytes.IndexByte(b[i:], '+')
+		if n < 0 {
+			return false
+		}
+		i += n
+		if scheme(wordBefore(b, i)) {
+			return true
+		}
+	}
+}
+
+func scheme(w []byte) bool {
+	return bytes.EqualFold(w, []byte("bearer")) || bytes.EqualFold(w, []byte("basic"))
+}
+
+// encodedName says that a secret's name stands before b[at].
+func encodedName(b []byte, at int) bool {
+	for at >= 3 && b[at-3] == '%' {
+		switch string(b[at-2 : at]) {
+		case "20", "22", "27", "5D", "5d", "5C", "5c":
+			at -= 3
+			continue
+		}
+		break
+	}
+	w := wordBefore(b, at)
+	g, _ := secretName(w)
+	return g != none
+}
+
+// wordBefore is the name that ends at b[at]. Of an escape before it ("%3F")
+// nothing is left on it.
+func wordBefore(b []byte, at int) []byte {
+	from := at
+	for from > 0 && at-from < maxName && nameByte(b[from-1]) {
+		from--
+	}
+	if from > 0 && b[from-1] == '%' {
+		from = min(from+2, at)
+	}
+	return b[from:at]
+}
