@@ -30,7 +30,7 @@ type owner struct {
 	lastRotation time.Time
 	connected    time.Time // since when there is cur
 	base         uint64    // written at the last rotation
-	hold         time.Time // do not connect before, for confirming alone
+	hold         time.Time // after a flush: do not connect before, for confirming alone
 
 	downSince  time.Time // zero: no failure since the last proof
 	retryAt    time.Time
@@ -297,7 +297,7 @@ func (o *owner) nextFailed(now time.Time, err *Error) {
 
 // open makes k the connection that is written to.
 func (o *owner) open(now time.Time, k *conn) {
-	o.cur, o.draining, o.answer = k, false, time.Time{}
+	o.cur, o.draining, o.answer, o.hold = k, false, time.Time{}, time.Time{}
 	o.connected, o.health, o.looked = now, health{}, now
 	o.c.mu.Lock()
 	o.c.status.Connections++
@@ -345,7 +345,6 @@ func (o *owner) drained(now time.Time) {
 	c.mu.Unlock()
 	o.lastRotation, o.base = now, m.written
 	o.downSince, o.retryAt, o.unanswered = time.Time{}, time.Time{}, 0
-	o.hold = now.Add(c.o.Tuning.Grace)
 	o.cur, o.draining = nil, false
 	if ev := c.o.Events.OnConfirmed; ev != nil && m.confirmed > before.confirmed {
 		ev(m.confirmed)
@@ -362,8 +361,8 @@ func (o *owner) drained(now time.Time) {
 	case next != nil:
 		o.open(now, next)
 		return
-	case !flushed:
-		o.hold = time.Time{} // watch the peer while it stores what it read
+	case flushed: // most likely we are being stopped: no new connection for the confirmation yet
+		o.hold = now.Add(c.o.Tuning.Grace)
 	}
 	o.show(State{})
 }

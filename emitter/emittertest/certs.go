@@ -177,3 +177,14 @@ func writePEM(path, kind string, der []byte, mode os.FileMode) error {
 	}
 	return nil
 }
+
+// Client is the TLS configuration of a sender that trusts CA and has no certificate.
+func (s CertSet) Client() (*tls.Config, error) {
+	pemBytes, err := os.ReadFile(s.CA)
+	if err != nil {
+		return nil, err
+	}
+	cfg := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+	cfg.RootCAs.AppendCertsFromPEM(pemBytes)
+	return cfg, nil
+}

@@ -57,6 +57,7 @@ type Receiver struct {
 	lines       []string
 	held        chan struct{} // non-nil: nobody reads until it is closed
 	connections int
+	memory      []stored      // with StoreAfter
 	changed     chan struct{} // closed and renewed at every new line and connection
 	life        chan struct{} // closed and renewed at every death but Shutdown
 
@@ -326,18 +327,42 @@ func (r *Receiver) take(b []byte) []byte {
 		return rest
 	}
 	r.mu.Lock()
-	life := r.life
-	r.mu.Unlock()
-	r.wg.Add(1)
-	go func() {
-		defer r.wg.Done()
-		select {
-		case <-time.After(r.o.StoreAfter):
-			store()
-		case <-life:
-		}
-	}()
+	defer r.mu.Unlock()
+	r.memory = append(r.memory, stored{time.Now().Add(r.o.StoreAfter), store, r.life})
+	if len(r.memory) == 1 {
+		r.wg.Add(1)
+		go r.storeMemory()
+	}
 	return rest
+}
+
+// stored are lines that the receiver holds in its own memory until due.
+type stored struct {
+	due   time.Time
+	store func()
+	life  chan struct{} // closed: its process has died
+}
+
+// storeMemory stores what is held, in order, and ends when nothing is.
+func (r *Receiver) storeMemory() {
+	defer r.wg.Done()
+	for {
+		r.mu.Lock()
+		first := r.memory[0]
+		r.mu.Unlock()
+		select {
+		case <-first.life:
+		case <-time.After(time.Until(first.due)):
+			first.store()
+		}
+		r.mu.Lock()
+		r.memory = r.memory[1:]
+		done := len(r.memory) == 0
+		r.mu.Unlock()
+		if done {
+			return
+		}
+	}
 }
 
 func (r *Receiver) tell() {

@@ -1,0 +1,221 @@
+package emitter_test
+
+import (
+	"testing"
+	"time"
+
+	"datasync/emitter"
+	"datasync/emitter/emittertest"
+)
+
+// pause lets d pass.
+func pause(t testing.TB, d time.Duration) {
+	t.Helper()
+	select {
+	case <-time.After(d):
+	case <-t.Context().Done():
+	}
+}
+
+// back brings the receiver back.
+func back(t *testing.T, r *emittertest.Receiver) {
+	pause(t, 15*time.Millisecond)
+	r.Release()
+	r.Start()
+}
+
+// faults is the matrix of reliability.md 2.2, in small.
+var faults = []struct {
+	name    string
+	options emittertest.Options
+	inject  func(t *testing.T, r *emittertest.Receiver)
+}{
+	{"killed, fast reader", emittertest.Options{}, func(t *testing.T, r *emittertest.Receiver) {
+		r.Stop(emittertest.Kill)
+		back(t, r)
+	}},
+	{"killed, reader slower than sender", emittertest.Options{ReadSize: 8 << 10, ReadPause: 500 * time.Microsecond}, func(t *testing.T, r *emittertest.Receiver) {
+		r.Stop(emittertest.Kill)
+		back(t, r)
+	}},
+	{"killed, all buffers full", emittertest.Options{}, func(t *testing.T, r *emittertest.Receiver) {
+		r.Hold()
+		pause(t, 100*time.Millisecond)
+		r.Stop(emittertest.Kill)
+		back(t, r)
+	}},
+	{"orderly shutdown", emittertest.Options{}, func(t *testing.T, r *emittertest.Receiver) {
+		r.Stop(emittertest.Shutdown)
+		back(t, r)
+	}},
+	{"orderly shutdown with unread data", emittertest.Options{}, func(t *testing.T, r *emittertest.Receiver) {
+		r.Hold()
+		pause(t, 20*time.Millisecond)
+		r.Stop(emittertest.Shutdown)
+		back(t, r)
+	}},
+	{"reset", emittertest.Options{}, func(t *testing.T, r *emittertest.Receiver) {
+		r.End(emittertest.RST)
+	}},
+	{"stopped for longer than a drain waits, then killed", emittertest.Options{}, func(t *testing.T, r *emittertest.Receiver) {
+		r.Hold()
+		pause(t, 300*time.Millisecond)
+		r.Stop(emittertest.Kill)
+		back(t, r)
+	}},
+	{"stopped for longer than a drain waits, then goes on", emittertest.Options{}, func(t *testing.T, r *emittertest.Receiver) {
+		r.Hold()
+		pause(t, 300*time.Millisecond)
+		r.Release()
+	}},
+	{"loses its own queue when killed", emittertest.Options{StoreAfter: 15 * time.Millisecond}, func(t *testing.T, r *emittertest.Receiver) {
+		r.Stop(emittertest.Kill)
+		back(t, r)
+	}},
+	{"weak receiver reset", emittertest.Options{Answer: emittertest.BareFIN}, func(t *testing.T, r *emittertest.Receiver) {
+		r.Stop(emittertest.RST)
+		back(t, r)
+	}},
+}
+
+// TestFaultsLoseNothing: three faults of each kind under load; everything is
+// there in the end, in order apart from repeats, and no more repeated than
+// OnLost asked for.
+func TestFaultsLoseNothing(t *testing.T) {
+	for _, fault := range faults {
+		t.Run(fault.name, func(t *testing.T) {
+			t.Parallel()
+			r := emittertest.New(t, fault.options)
+			o := quick(r)
+			o.DrainTimeout = 150 * time.Millisecond
+			f := feed(t, o, 0)
+			n := 0
+			load := func(lines int) {
+				for range 10 {
+					n += lines / 10
+					f.to(n)
+					pause(t, 4*time.Millisecond)
+				}
+			}
+			for range 3 {
+				load(500)
+				stop := make(chan struct{})
+				go func() { defer close(stop); fault.inject(t, r) }()
+				load(500)
+				<-stop
+			}
+			load(300)
+			f.allConfirmed(n)
+			repeats := arrived(t, r.Lines(), n)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if repeats > f.again {
+				t.Errorf("%d lines repeated, OnLost asked for %d", repeats, f.again)
+			}
+			t.Logf("%d lines, 0 lost, %d repeated, %d losses", n, repeats, len(f.lost))
+		})
+	}
+}
+
+// TestProxyKilled: a layer 4 proxy dies with lines in its own memory.
+func TestProxyKilled(t *testing.T) {
+	t.Parallel()
+	r := emittertest.New(t, emittertest.Options{ReadSize: 8 << 10, ReadPause: 200 * time.Microsecond})
+	p := emittertest.NewProxy(t, r.Addr(), 1<<20)
+	o := quick(r)
+	o.Addresses = []string{p.Addr()}
+	f := feed(t, o, 0)
+	n := 0
+	for range 3 {
+		n += 2000
+		f.to(n)
+		pause(t, 60*time.Millisecond)
+		p.Kill()
+		pause(t, 10*time.Millisecond)
+		p.Start()
+	}
+	f.allConfirmed(n)
+	t.Logf("%d lines, 0 lost, %d repeated", n, arrived(t, r.Lines(), n))
+}
+
+// TestOrderlyRestartRepeatsOnlyUnread: after a peer's orderly end it goes on
+// from read, after any other end from confirmed.
+func TestOrderlyRestartRepeatsOnlyUnread(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		death emittertest.Death
+		lost  bool
+	}{{"orderly", emittertest.Shutdown, false}, {"killed", emittertest.Kill, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			r := emittertest.New(t, emittertest.Options{})
+			o := quick(r)
+			o.Tuning.Grace, o.RotateEvery = time.Hour, time.Hour
+			f := feed(t, o, 10)
+			f.wait("read", func() bool { return len(f.ends) == 10 && f.read == f.ends[9] })
+			f.wait("connected again", func() bool { return f.c.Status().Connections == 2 || !again(f) })
+			r.End(c.death)
+			f.wait("the end seen", func() bool {
+				return len(f.states) > 0 && !f.states[len(f.states)-1].Connected || len(f.lost) > 0 || f.c.Status().Connections > 2 || !again(f)
+			})
+			f.wait("back", func() bool { return f.c.Status().Connections > 2 || !again(f) })
+			if got := len(f.lost) == 1; got != c.lost {
+				t.Errorf("losses %+v", f.lost)
+			}
+			if c.lost && f.lost[0].from != 0 {
+				t.Errorf("lost from %d: what was read and not confirmed must be sent again", f.lost[0].from)
+			}
+		})
+	}
+}
+
+// again keeps a feeder's wait asking, at the pace of a ticker.
+func again(f *feeder) bool {
+	time.AfterFunc(time.Millisecond, func() { poke(f.changed) })
+	return true
+}
+
+// TestStalledReceiverIsKept: a peer that is alive and reads nothing keeps its
+// connection, is shown as stalled, and gets nothing twice.
+func TestStalledReceiverIsKept(t *testing.T) {
+	r := emittertest.New(t, emittertest.Options{})
+	o := quick(r)
+	o.Learned = map[string]emitter.Answer{r.Addr(): emitter.AnswerNotify}
+	o.Buffer = 8 << 20
+	r.Hold()
+	f := feed(t, o, 20_000) // 14 MB: more than the kernels hold
+	f.wait("a stall", func() bool { return len(f.states) > 0 && f.states[len(f.states)-1].Stalled })
+	s := f.c.Status()
+	if !s.Connected || s.Reason != emitter.Slow || s.Hint == "" || s.Connections != 1 {
+		t.Errorf("status %+v", s)
+	}
+	r.Release()
+	f.allConfirmed(20_000)
+	if n := arrived(t, r.Lines(), 20_000); n != 0 {
+		t.Errorf("%d repeats", n)
+	}
+}
+
+// TestOutageAndBack: what was never sent is not lost, and is sent when the peer is back.
+func TestOutageAndBack(t *testing.T) {
+	r := emittertest.New(t, emittertest.Options{})
+	r.Stop(emittertest.Kill)
+	f := feed(t, quick(r), 100)
+	f.wait("away", func() bool { return len(f.states) > 0 && f.states[0].Reason == emitter.Connect })
+	pause(t, 50*time.Millisecond)
+	r.Start()
+	f.allConfirmed(100)
+	if n := arrived(t, r.Lines(), 100); n != 0 {
+		t.Errorf("%d repeats of what was never sent", n)
+	}
+}
+
+func TestSecondAddress(t *testing.T) {
+	r := emittertest.New(t, emittertest.Options{})
+	away := emittertest.New(t, emittertest.Options{})
+	away.Stop(emittertest.Kill)
+	o := quick(r)
+	o.Addresses = []string{away.Addr(), r.Addr()}
+	f := feed(t, o, 50)
+	f.allConfirmed(50)
+	arrived(t, r.Lines(), 50)
+}

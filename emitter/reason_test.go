@@ -1,0 +1,138 @@
+package emitter_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"datasync/emitter"
+	"datasync/emitter/emittertest"
+)
+
+// firstFailure is the first state with a reason.
+func firstFailure(t *testing.T, o emitter.Options) emitter.State {
+	t.Helper()
+	f := feed(t, o, 1)
+	f.wait("a failure", func() bool { return len(f.states) > 0 && f.states[0].Reason != "" })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.states[0]
+}
+
+func TestReasons(t *testing.T) {
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	go func() {
+		for {
+			c, err := plain.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("220 smtp.example ESMTP\r\n")) // the client may be gone
+			_ = c.Close()                                        // as above
+		}
+	}()
+	closer := emittertest.New(t, emittertest.Options{})
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	broken := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(broken, []byte("no PEM"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		server emittertest.Options
+		change func(o *emitter.Options, r *emittertest.Receiver)
+		want   emitter.Class
+		hint   string
+	}{
+		"nobody listens": {change: func(o *emitter.Options, r *emittertest.Receiver) { r.Stop(emittertest.Kill) }, want: emitter.Connect, hint: "port"},
+		"no such host":   {change: func(o *emitter.Options, _ *emittertest.Receiver) { o.Addresses = []string{"no.such.host.invalid:1"} }, want: emitter.DNS, hint: "host name"},
+		"refused address": {change: func(o *emitter.Options, _ *emittertest.Receiver) {
+			o.Control = func(string, string, syscall.RawConn) error { return errors.New("loopback is denied") }
+		}, want: emitter.Forbidden, hint: "egress"},
+		"system roots":       {change: func(o *emitter.Options, _ *emittertest.Receiver) { o.TLS.CA = "" }, want: emitter.TLSVerify, hint: "tls.ca"},
+		"other name":         {change: func(o *emitter.Options, _ *emittertest.Receiver) { o.TLS.ServerName = "siem.example" }, want: emitter.TLSVerify, hint: "server_name"},
+		"broken CA file":     {change: func(o *emitter.Options, _ *emittertest.Receiver) { o.TLS.CA = broken }, want: emitter.TLSVerify, hint: "PEM"},
+		"no CA file":         {change: func(o *emitter.Options, _ *emittertest.Receiver) { o.TLS.CA = broken + "x" }, want: emitter.TLSVerify, hint: "PEM"},
+		"no client cert":     {server: emittertest.Options{ClientCA: true}, want: emitter.TLSClientCert, hint: "tls.cert"},
+		"foreign cert":       {server: emittertest.Options{ClientCA: true}, change: foreign(tls.VersionTLS13), want: emitter.TLSClientCert, hint: "issuer"},
+		"foreign cert, 1.2":  {server: emittertest.Options{ClientCA: true}, change: foreign(tls.VersionTLS12), want: emitter.TLSClientCert, hint: "issuer"},
+		"plain text service": {change: func(o *emitter.Options, _ *emittertest.Receiver) { o.Addresses = []string{plain.Addr().String()} }, want: emitter.TLSVerify, hint: "TLS"},
+		"mute service": {change: func(o *emitter.Options, _ *emittertest.Receiver) {
+			o.Addresses, o.DialTimeout = []string{mute.Addr().String()}, 30*time.Millisecond
+		}, want: emitter.Timeout, hint: "firewall"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set := closer.Certs()
+			c.server.Certs = &set
+			r := emittertest.New(t, c.server)
+			o := quick(r)
+			if c.change != nil {
+				c.change(&o, r)
+			}
+			s := firstFailure(t, o)
+			if s.Reason != c.want || !strings.Contains(s.Hint, c.hint) || s.Err == nil || s.Connected {
+				t.Errorf("got %s (%v; %s), want %s with %q", s.Reason, s.Err, s.Hint, c.want, c.hint)
+			}
+			if n := len(r.Lines()); n != 0 {
+				t.Errorf("%d lines went out", n)
+			}
+		})
+	}
+}
+
+// foreign is a client certificate that the receiver does not trust.
+func foreign(version uint16) func(*emitter.Options, *emittertest.Receiver) {
+	return func(o *emitter.Options, r *emittertest.Receiver) {
+		set := r.Certs()
+		o.TLS.Config = func() (*tls.Config, error) {
+			pair, err := tls.LoadX509KeyPair(set.ForeignCert, set.ForeignKey)
+			if err != nil {
+				return nil, err
+			}
+			cfg, err := set.Client()
+			if err != nil {
+				return nil, err
+			}
+			cfg.Certificates, cfg.MaxVersion = []tls.Certificate{pair}, version
+			return cfg, nil
+		}
+	}
+}
+
+// TestClientCertificate: taken where it is trusted, renewed without a restart,
+// and sessions are resumed.
+func TestClientCertificate(t *testing.T) {
+	r := emittertest.New(t, emittertest.Options{ClientCA: true})
+	set := r.Certs()
+	o := quick(r)
+	o.TLS.Cert, o.TLS.Key = set.ForeignCert, set.ForeignKey
+	f := feed(t, o, 20)
+	f.wait("a refusal", func() bool { return len(f.states) > 0 && f.states[0].Reason == emitter.TLSClientCert })
+	for from, to := range map[string]string{set.ClientCert: set.ForeignCert, set.ClientKey: set.ForeignKey} {
+		b, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to, append(b, '\n'), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.allConfirmed(20)
+	arrived(t, r.Lines(), 20)
+	if p := f.c.Status().Peer; !p.Resumed || p.ClientNotAfter.IsZero() || p.Subject == "" {
+		t.Errorf("peer %+v", p)
+	}
+}
