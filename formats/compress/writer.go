@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -111,13 +112,15 @@ func NewWriter(w io.Writer, c Codec, level int) (*Writer, error) {
 	cw.pool, cw.err, cw.fill = pool, nil, cw.fill[:0]
 	cw.out = counter{w: w}
 	cw.enc.Reset(&cw.out)
+	if z, ok := cw.enc.(*gzip.Writer); ok {
+		z.ModTime = time.Unix(0, 0) // the header says "no time"; time.Time{} would say 2042
+	}
 	return cw, nil
 }
 
 // newEncoder makes the library's encoder.
 func newEncoder(c Codec, level int) (encoder, error) {
 	if c == Gzip {
-		// The zero header: no time, no name.
 		return gzip.NewWriterLevel(io.Discard, max(level, 1))
 	}
 	return newZstd(level)

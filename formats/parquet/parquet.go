@@ -194,8 +194,15 @@ func (m *machine) flushGroup() error {
 	return nil
 }
 
-// give puts the machine back, as new.
+// give puts the machine back, as new: the file must be closed.
 func (m *machine) give() {
+	// Reset would clear the columns' names in place, in the memory that the next
+	// file takes them from (0.32.0): it must not find them.
+	for _, g := range m.w.File().Metadata().RowGroups {
+		for i := range g.Columns {
+			g.Columns[i].MetaData.PathInSchema = nil
+		}
+	}
 	m.w.Reset(io.Discard)
 	m.n, m.rows, m.bytes, m.total = 0, 0, 0, 0
 	m.lines = m.lines[:0]
