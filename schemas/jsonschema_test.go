@@ -27,13 +27,14 @@ func TestJSONSchemaIsFresh(t *testing.T) {
 	if err := enc.Encode(schema); err != nil {
 		t.Fatal(err)
 	}
+	plain := bytes.ReplaceAll(want.Bytes(), []byte(`\u0026`), []byte("&"))
 	if *update {
-		if err := os.WriteFile("mitigation-1.schema.json", want.Bytes(), 0o644); err != nil {
+		if err := os.WriteFile("mitigation-1.schema.json", plain, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	if !bytes.Equal(want.Bytes(), JSONSchema()) {
+	if !bytes.Equal(plain, JSONSchema()) {
 		t.Error("mitigation-1.schema.json is not what the table says; run: go test ./schemas -run JSONSchema -update")
 	}
 }
