@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"datasync/exporter/lane"
 	"datasync/exporter/tenants"
@@ -97,11 +100,28 @@ func (s *Service) tenantKnown(id feeds.TenantID) bool { return s.set.Load().Tena
 
 // rules gives each tenant's redaction, compiled once for each of its settings.
 func (s *Service) rules() func(feeds.TenantID) *redact.Rules {
+	var compiled sync.Map // *tenants.Tenant to *redact.Rules
+	var of atomic.Pointer[tenants.Set]
 	return func(id feeds.TenantID) *redact.Rules {
-		if t := s.set.Load().Tenant(id); t != nil {
-			return t.Rules
+		set := s.set.Load()
+		if of.Swap(set) != set {
+			compiled.Clear() // what was compiled for files since changed
 		}
-		return nil
+		t := set.Tenant(id)
+		if t == nil {
+			return nil
+		}
+		if r, ok := compiled.Load(t); ok {
+			return r.(*redact.Rules)
+		}
+		r, err := redact.Compile(redact.Spec{Builtin: t.Redact.Builtin, QueryParams: t.Redact.QueryParams,
+			Fields: t.Redact.Fields, Patterns: t.Redact.Patterns})
+		if err != nil { // the file was checked, so this is ours to mend; mask more rather than less
+			s.reporter.failing("compile the redaction of "+string(id), err)
+			r = nil
+		}
+		compiled.Store(t, r)
+		return r
 	}
 }
 
@@ -140,8 +160,8 @@ func (q quarantine) Refused(ctx context.Context, rs []lane.Refusal) error {
 	es := make([]intake.Entry, len(rs))
 	for i, r := range rs {
 		es[i] = intake.Entry{
-			Feed: "sink:" + r.Key.String(), Tenant: r.Key.Tenant, Reason: r.Reason, Record: r.Line,
-			Position: fmt.Sprintf("%s sequence %d", r.Shard, r.Seq),
+			Time: time.Now(), Tenant: r.Key.Tenant, Feed: r.Shard, Sink: r.Key.Sink, Format: "canonical",
+			Position: fmt.Sprintf("sequence %d", r.Seq), Reason: r.Reason, Size: len(r.Line), Data: r.Line,
 		}
 	}
 	return q.q.Put(ctx, es...)

@@ -25,7 +25,9 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 			return nil, err
 		}
 		sink.Stream = stream
-		sink.Frame = framer(set.Emitter)
+		if sink.Frame, err = framer(set.Emitter); err != nil {
+			return nil, fmt.Errorf("sink %s/%s: %w", set.Tenant, set.Name, err)
+		}
 	default:
 		return nil, fmt.Errorf("sink %s/%s: its kind is not in this build", set.Tenant, set.Name)
 	}
@@ -59,17 +61,20 @@ func (s *Service) makeStream(set *tenants.Sink, peers state.Peers) (*lane.Stream
 }
 
 // framer is how an emitter's lines go on the wire; nil: as they are.
-func framer(e *tenants.EmitterSink) func(dst, lines []byte) []byte {
+func framer(e *tenants.EmitterSink) (func(dst, lines []byte) []byte, error) {
 	if e.Framing != "octet-counted" {
-		return nil
+		return nil, nil
 	}
-	meta := syslog.Meta{Facility: e.Syslog.Facility, AppName: e.Syslog.AppName, MsgID: e.Syslog.MsgID}
+	f, err := syslog.New(syslog.Options{Facility: e.Syslog.Facility, AppName: e.Syslog.AppName, MsgID: e.Syslog.MsgID})
+	if err != nil {
+		return nil, err
+	}
 	return func(dst, lines []byte) []byte {
 		for len(lines) > 0 {
 			n := bytes.IndexByte(lines, '\n')
-			dst = syslog.AppendFrame(dst, lines[:n], meta)
+			dst = f.AppendFrame(dst, lines[:n], syslog.MetaOf(lines[:n]))
 			lines = lines[n+1:]
 		}
 		return dst
-	}
+	}, nil
 }

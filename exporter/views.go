@@ -3,6 +3,7 @@ package exporter
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -289,16 +290,23 @@ func (v *views) Ready() error {
 
 // Quarantine is admin.Health's.
 func (v *views) Quarantine(limit int) ([]admin.QuarantineView, error) {
-	es, err := v.quarantine.List(limit)
-	if err != nil {
-		return nil, err
+	var out []admin.QuarantineView
+	for e, err := range v.quarantine.List(intake.Filter{}) {
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, admin.QuarantineView{ID: e.ID, Feed: e.Feed, Tenant: string(e.Tenant), Position: e.Position,
+			Reason: e.Reason, At: e.Time, Bytes: int64(e.Size), Record: string(e.Data[:min(len(e.Data), 512)])})
+		if len(out) >= 2*limit+1024 { // keep the newest without holding all
+			out = newest(out, limit)
+		}
 	}
-	out := make([]admin.QuarantineView, len(es))
-	for i, e := range es {
-		out[i] = admin.QuarantineView{ID: e.ID, Feed: e.Feed, Tenant: string(e.Tenant), Position: e.Position,
-			Reason: e.Reason, At: e.At, Bytes: int64(len(e.Record)), Record: string(e.Record[:min(len(e.Record), 512)])}
-	}
-	return out, nil
+	return newest(out, limit), nil
+}
+
+func newest(qs []admin.QuarantineView, limit int) []admin.QuarantineView {
+	slices.SortFunc(qs, func(a, b admin.QuarantineView) int { return b.At.Compare(a.At) })
+	return qs[:min(len(qs), limit)]
 }
 
 // Process is admin.Health's.
@@ -322,4 +330,17 @@ func (s *Service) sayWhatIsLeft() {
 	}
 	s.log.Info().Int64("events", events).Int64("bytes", bytes).Int("sinks", waiting).
 		Str("data_dir", s.cfg.DataDir).Msg("stopped; what is left is in the journal and goes on at the next start")
+}
+
+// Views is what the admin API shows, for callers in this process.
+func (s *Service) Views() admin.Views { return (*views)(s) }
+
+// FlushAll cuts what waits in every drop sink, without waiting for a limit.
+func (s *Service) FlushAll() error {
+	for _, l := range (*views)(s).Lanes(false) {
+		if err := (*views)(s).Act(context.Background(), l.Tenant, l.Sink, admin.Flush); err != nil && !errors.Is(err, admin.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
 }
