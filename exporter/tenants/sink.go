@@ -169,12 +169,13 @@ func (l *loader) sink(id feeds.TenantID, v *conf.Value) *Sink {
 func (l *loader) output(s *Sink, v *conf.Value, stream bool) {
 	o := Output{Format: formats.Format(v.Str("format")), Compression: formats.Compression(v.Str("compression")),
 		Schema: v.Str("schema"), Kinds: schemas.DefaultKinds, Filter: v.Str("filter"), Fields: v.Strs("fields"), Sample: v.Float("sample")}
-	switch {
-	case stream && o.Format != formats.NDJSON:
+	if stream && o.Format != formats.NDJSON {
 		l.tell(v.At("format"), "format %s is for drops (s3, dir); this sink sends lines, so use ndjson", o.Format)
+	}
+	switch {
 	case stream && o.Compression != "" && o.Compression != formats.None:
 		l.tell(v.At("compression"), "compression is for drops (s3, dir); this sink sends lines, so remove it")
-	case o.Compression != "" && v.Has("compression"):
+	case o.Compression != "" && !stream:
 		if err := formats.Check(o.Format, o.Compression); err != nil {
 			l.tell(v.At("compression"), "%v", err)
 		}

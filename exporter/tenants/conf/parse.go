@@ -171,6 +171,14 @@ func (p *parser) unknown(key *yaml.Node, o *Object) {
 		p.at(key, "unknown key %q; did you mean %q?", key.Value, near)
 		return
 	}
+	for _, k := range o.Keys {
+		if sub := k.Type.object; sub != nil {
+			if near := Nearest(key.Value, sub.names()); near != "" {
+				p.at(key, "unknown key %q; did you mean %q, under %s?", key.Value, near, k.Name)
+				return
+			}
+		}
+	}
 	p.at(key, "unknown key %q; %s has %s", key.Value, o.Name, strings.Join(o.names(), ", "))
 }
 
@@ -180,9 +188,12 @@ func (p *parser) list(v *Value, n *yaml.Node, name string, depth int) {
 	case n.Kind == yaml.SequenceNode:
 		v.list = make([]*Value, 0, len(n.Content))
 		for _, c := range n.Content {
-			if e := p.value(c, v.typ.elem, name, depth+1); !e.bad {
-				e.Key = e.Pos
+			e := p.value(c, v.typ.elem, name, depth+1)
+			switch e.Key = e.Pos; {
+			case !e.bad:
 				v.list = append(v.list, e)
+			case v.typ.elem.kind != kindObject:
+				v.bad = true // a list of words stands or falls as a whole
 			}
 		}
 	case v.typ.single && n.Kind == yaml.ScalarNode:

@@ -36,13 +36,13 @@ func (v *Value) parse() error {
 	case kindList, kindObject:
 		return errors.New("a scalar cannot be this")
 	}
+	if err == nil {
+		err = v.bounds()
+	}
 	if errors.Is(err, errShape) {
 		err = fmt.Errorf("%s %w", v.shown(), err)
 	}
-	if err != nil {
-		return err
-	}
-	return v.bounds()
+	return err
 }
 
 // errShape marks an error that wants the value in front of it.

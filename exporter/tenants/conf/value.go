@@ -265,7 +265,7 @@ func (v *Value) complete(ps *Problems) {
 		}
 	}
 	if first == "" {
-		*ps = append(*ps, v.Pos.Problem("%s says nothing of where; give it one of %s", o.Name, OneOfWords(o.OneOf)))
+		*ps = append(*ps, v.Pos.Problem("%s needs one of %s", o.Name, OneOfWords(o.OneOf)))
 	}
 }
 
