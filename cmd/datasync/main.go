@@ -16,9 +16,14 @@ import (
 // cli is the command line. A sub-command's Run may ask for a context.Context,
 // which ends at SIGINT or SIGTERM, and for *console.
 type cli struct {
-	Journal journalCmd `cmd:"" help:"Read a journal without a running service."`
-	Schema  schemaCmd  `cmd:"" help:"Print a schema: event, config, tenant or parquet."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Run      runCmd      `cmd:"" help:"Run the service until SIGTERM or Ctrl-C; SIGHUP reads the tenants' files again."`
+	Demo     demoCmd     `cmd:"" help:"Show the whole product in one process: no other service, no file to write first."`
+	Validate validateCmd `cmd:"" help:"Check the configuration and every tenant's file; nothing is dialled."`
+	Receive  receiveCmd  `cmd:"" help:"Receive lines over TLS, to try an emitter against."`
+	Generate generateCmd `cmd:"" help:"Make realistic seeded events, for trying and for benchmarks."`
+	Journal  journalCmd  `cmd:"" help:"Read a journal without a running service."`
+	Schema   schemaCmd   `cmd:"" help:"Print a schema: event, config, tenant or parquet."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
 
 	Status statusCmd `cmd:"" group:"admin" help:"Show what every sink is doing."`
 	Ledger ledgerCmd `cmd:"" group:"admin" help:"Show the account of every event, and whether it balances."`
