@@ -1,8 +1,9 @@
 package syslog
 
 import (
-	"bytes"
 	"strconv"
+
+	"datasync/formats/member"
 )
 
 // Meta is what the header needs to know of an event. Kind and Action alias the
@@ -14,32 +15,19 @@ type Meta struct {
 	Action   []byte
 }
 
-// MetaOf finds them in a canonical event, which is valid JSON without white
-// space between its tokens, as stored events are. What it does not find stays
-// zero.
+// MetaOf finds them in a canonical event. What it does not find stays zero.
 func MetaOf(line []byte) (m Meta) {
-	if len(line) == 0 || line[0] != '{' {
-		return m
-	}
-	for i, left := 1, 4; left > 0 && i < len(line) && line[i] == '"'; i++ {
-		end := stringEnd(line, i)
-		if end < 0 || end >= len(line) || line[end] != ':' {
-			return m
-		}
-		name, start := line[i+1:end-1], end+1
-		if i = valueEnd(line, start); i < 0 {
-			return m
-		}
-		value := line[start:i]
-		switch string(name) {
+	left := 4
+	for w := member.Of(line); left > 0 && w.Next(); {
+		switch string(w.Name) {
 		case "event_time":
-			m.Time = integer(value)
+			m.Time = integer(w.Value)
 		case "severity":
-			m.Severity = int8(integer(value))
+			m.Severity = int8(integer(w.Value))
 		case "kind":
-			m.Kind = unquote(value)
+			m.Kind = unquote(w.Value)
 		case "action":
-			m.Action = unquote(value)
+			m.Action = unquote(w.Value)
 		default:
 			continue
 		}
@@ -63,51 +51,4 @@ func unquote(b []byte) []byte {
 		return nil
 	}
 	return b[1 : len(b)-1]
-}
-
-// stringEnd is the index behind the string that begins at i; -1 without end.
-func stringEnd(b []byte, i int) int {
-	for i++; ; {
-		q := bytes.IndexByte(b[i:], '"')
-		if q < 0 {
-			return -1
-		}
-		i += q
-		slashes := 0
-		for b[i-1-slashes] == '\\' {
-			slashes++
-		}
-		i++
-		if slashes%2 == 0 {
-			return i
-		}
-	}
-}
-
-// valueEnd is the index of the ',' or '}' behind the value that begins at i; -1
-// where there is none.
-func valueEnd(b []byte, i int) int {
-	depth := 0
-	for i < len(b) {
-		switch b[i] {
-		case '"':
-			if i = stringEnd(b, i); i < 0 {
-				return -1
-			}
-			continue
-		case '{', '[':
-			depth++
-		case '}', ']':
-			if depth == 0 {
-				return i
-			}
-			depth--
-		case ',':
-			if depth == 0 {
-				return i
-			}
-		}
-		i++
-	}
-	return -1
 }
