@@ -245,8 +245,8 @@ func (l *lexer) object(i, depth int) int {
 		if end < 0 {
 			return -1
 		}
-		if !l.blind && (l.esc || secretName(l.b[i+1:end])) {
-			l.look |= LookSecret
+		if !l.blind {
+			l.innerKey(l.b[i+1 : end])
 		}
 		if i = l.colon(end + 1); i < 0 {
 			return -1
@@ -338,7 +338,7 @@ func (l *lexer) text(i int, nested bool) int {
 			}
 			word = i + 1
 		case tellingByte:
-			word = l.telling(from, word, i)
+			l.telling(from, i)
 		}
 	}
 	return l.fail(len(b), "ends within a string")

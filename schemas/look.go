@@ -15,12 +15,16 @@ const (
 	// LookParam: some string holds a '=', so it may have query parameters.
 	LookParam Look = 1 << iota
 	// LookSecret: the name of a secret (see SecretWords) stands before '=' or
-	// ':', or names a member of an inner object or an unknown field, or stands
-	// in a short string in there; one of bearer, basic, token, digest, key
-	// stands before a space; an '@' comes behind a ':', as in a URL with a
-	// password; or a string holds what known tokens begin with: eyJ (JWT),
-	// AKIA, ASIA (AWS), AIza (Google), ghp_, gho_, _pat_, _live_, xox, BEGIN.
+	// ':', or behind ':' in quotes, or names a member of an inner object or an
+	// unknown field, or stands in a short string in there; one of bearer,
+	// basic, token, digest, key stands before a space or '+'; an '@' comes
+	// behind a ':', as in a URL with a password; or a string holds what known
+	// tokens begin with: eyJ (JWT), AKIA, ASIA (AWS), AIza (Google), ghp_ and
+	// its like, glpat-, sk-, _pat_, _live_, _test_, xox, BEGIN.
 	LookSecret
+	// LookEncoded: some string holds '%' or '+', or an inner object a member
+	// payload_b64, so that any of the above may hide in it.
+	LookEncoded
 	// LookDigits: 9 or more digits in a row, with '-', ' ', '+' or '%' between
 	// them or not (13 or more where '.' or '_' stand between them), or a
 	// number of 13 or more digits: card numbers, social security numbers.
@@ -32,11 +36,12 @@ const (
 	ssnDigits  = 9
 )
 
-// SecretWords is what names of secrets contain, lower case: a parameter,
-// header or member named so sets LookSecret.
-var SecretWords = []string{"auth", "bearer", "basic", "cookie", "credential", "jwt", "key", "pass", "pwd", "secret", "session", "sid", "sig", "token"}
+// SecretWords is what names of secrets contain, lower case, punctuation not
+// counted: a parameter, header or member named so sets LookSecret.
+var SecretWords = []string{"auth", "bearer", "basic", "cookie", "credential", "jwt", "key", "pass", "pwd", "secret", "session", "sessid", "sid", "sig", "token",
+	"otp", "csrf", "xsrf", "saml", "assert", "verifier", "mitata", "card", "ccn", "cvv", "cvc", "ssn", "social"}
 
-// secretStart has, for a word's first two letters, the words that start so.
+// secretStart has, for a letter, the words that start with it.
 var secretStart = func() (t [256]uint32) {
 	for i, w := range SecretWords {
 		t[w[0]] |= 1 << i
@@ -62,7 +67,7 @@ var classes = func() (t [256]uint8) {
 	}
 	t['"'] = quoteByte
 	t[' '] = spaceByte
-	for _, c := range "=:JI_x" {
+	for _, c := range "=:JI_x-%+" {
 		t[c] = tellingByte
 	}
 	return t
@@ -72,33 +77,90 @@ var classes = func() (t [256]uint8) {
 // part of a secret.
 func hides(s []byte) bool { return len(s) > 3 && string(s[:4]) == `\u00` }
 
-// telling judges the byte at i of a string that began at from; the word
-// before it began at word. It returns where the next word begins.
-func (l *lexer) telling(from, word, i int) int {
+// telling judges the byte at i of a string that began at from.
+func (l *lexer) telling(from, i int) {
 	b := l.b
+	found := false
 	switch b[i] {
 	case '=':
 		l.look |= LookParam
-		if secretName(b[max(word, i-40):i]) {
-			l.look |= LookSecret
-		}
+		found = secretName(nameBefore(b[from:i]))
 	case ':':
-		if secretName(b[max(word, i-40):i]) || urlSecret(b[i+1:]) {
-			l.look |= LookSecret
-		}
+		found = secretName(nameBefore(b[from:i])) || secretBehind(b[i+1:])
+	case '%':
+		l.look |= LookEncoded
+	case '+':
+		l.look |= LookEncoded
+		found = i > from && schemeEnds[b[i-1]] && schemeWord(b[from:i])
 	default:
-		if tokenAt(b[from:], i-from) {
-			l.look |= LookSecret
-		}
-		return word
+		found = tokenAt(b[from:], i-from)
 	}
-	return i + 1
+	if found {
+		l.look |= LookSecret
+	}
+}
+
+// nameBefore is the name that s ends with, quotes and spaces behind it left out.
+func nameBefore(s []byte) []byte {
+	for i := 0; i < 12 && len(s) > 0; i++ {
+		if c := s[len(s)-1]; c != ' ' && c != '"' && c != '\'' && c != '\\' {
+			break
+		}
+		s = s[:len(s)-1]
+	}
+	from := len(s)
+	for from > 0 && len(s)-from < maxName && nameBytes[s[from-1]] {
+		from--
+	}
+	return s[from:]
+}
+
+const maxName = 80
+
+var nameBytes = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c >= 0x80 || alnum(byte(c)) || c == '_' || c == '-' || c == '.' || c == '[' || c == ']' || c == '%'
+	}
+	return t
+}()
+
+func alnum(c byte) bool { return c-'0' <= 9 || c|0x20 >= 'a' && c|0x20 <= 'z' }
+
+// secretBehind looks at what follows a ':': the password of a URL, or the
+// name of a secret in quotes ("name":"cookie").
+func secretBehind(s []byte) bool {
+	if len(s) > 1 && s[0] == '/' || len(s) > 1 && s[0] == '\\' && s[1] == '/' {
+		for _, c := range bytes.TrimLeft(s[:min(len(s), 600)], `/\`) {
+			switch c {
+			case '@':
+				return true
+			case '/', '"', ' ':
+				return false
+			}
+		}
+		return false
+	}
+	s = bytes.TrimLeft(s[:min(len(s), maxName)], " ")
+	if len(s) > 0 && (s[0] == '\\' || s[0] == '\'') {
+		return secretName(s)
+	}
+	return false
+}
+
+// innerKey judges the name of a member of an inner object.
+func (l *lexer) innerKey(name []byte) {
+	if l.esc || secretName(name) {
+		l.look |= LookSecret
+	}
+	if l.esc || string(name) == "payload_b64" {
+		l.look |= LookEncoded
+	}
 }
 
 // lookWhole judges a string's raw text as a whole.
 func (l *lexer) lookWhole(s []byte, nested, hidden bool) {
 	if hidden {
-		l.look |= LookParam | LookSecret | LookDigits
+		l.look |= LookParam | LookSecret | LookDigits | LookEncoded
 		return
 	}
 	if nested && len(s) <= 40 && secretName(s) {
@@ -153,19 +215,6 @@ var digitRun = func() (t [256]uint8) {
 	return t
 }()
 
-// urlSecret says whether an '@' comes within what may be a URL's authority.
-func urlSecret(s []byte) bool {
-	for _, c := range bytes.TrimLeft(s[:min(len(s), 256)], "/") {
-		switch c {
-		case '@':
-			return true
-		case '/', '"', ' ':
-			return false
-		}
-	}
-	return false
-}
-
 // schemeEnds are the last letters of schemeWords.
 var schemeEnds = func() (t [256]bool) {
 	for _, w := range schemeWords {
@@ -187,15 +236,29 @@ func schemeWord(w []byte) bool {
 	return false
 }
 
-// secretName says whether a name contains one of SecretWords, in any case.
+// secretName says whether a name contains one of SecretWords, in any case,
+// whatever punctuation stands between the letters.
 func secretName(s []byte) bool {
 	for i := 0; i+3 <= len(s); i++ {
-		m := secretStart[s[i]]
-		for ; m != 0; m &= m - 1 {
-			w := SecretWords[bits.TrailingZeros32(m)]
-			if len(s)-i >= len(w) && s[i+1]|0x20 == w[1] && equalFold(s[i:i+len(w)], w) {
+		for m := secretStart[s[i]]; m != 0; m &= m - 1 {
+			if begins(s[i+1:], SecretWords[bits.TrailingZeros32(m)][1:]) {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// begins says whether the letters of s begin with a lower-case word.
+func begins(s []byte, word string) bool {
+	n := 0
+	for _, c := range s {
+		if c|0x20 == word[n] && c >= 'A' {
+			if n++; n == len(word) {
+				return true
+			}
+		} else if alnum(c) {
+			return false
 		}
 	}
 	return false
@@ -221,6 +284,8 @@ func tokenAt(s []byte, i int) bool {
 			return true
 		}
 		return i >= 1 && s[i-1] == 'A' && i+1 < len(s) && s[i+1] == 'z'
+	case '-':
+		return i >= 2 && s[i-1] == 'k' && s[i-2] == 's' || i >= 5 && string(s[i-5:i]) == "glpat"
 	case 'x':
 		return i+2 < len(s) && s[i+1] == 'o' && s[i+2] == 'x'
 	}
