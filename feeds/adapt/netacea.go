@@ -16,7 +16,8 @@ const maxUserAgent = 2 << 10
 // variant, one object or an array of them.
 func netacea(in *Input, out *Output) {
 	out.values(in, func(index int, value []byte) {
-		var n netaceaLog
+		n := &out.netacea
+		n.reset()
 		if !members(value, n.member) {
 			out.bad(in, index, value, "a netacea log is a JSON object")
 			return
@@ -50,6 +51,12 @@ type netaceaLog struct {
 	seen             uint64
 	twice            string
 	userAgentWasLong bool
+}
+
+// reset makes n ready for the next log.
+func (n *netaceaLog) reset() {
+	rest, inner := n.rest.b[:0], n.inner.b[:0]
+	*n = netaceaLog{rest: unmapped{rest}, inner: unmapped{inner}}
 }
 
 // places of the fields of which there is one, whatever the version calls it.
@@ -132,9 +139,11 @@ func (n *netaceaLog) member(key string, value []byte) {
 	}
 }
 
+var punctuation = strings.NewReplacer("_", "", "-", "")
+
 // secretKey says that a member of any name holds a key or a cookie.
 func secretKey(key string) bool {
-	k := strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(key))
+	k := strings.ToLower(punctuation.Replace(key))
 	return k == "apikey" || k == "secretkey" || k == "authorization" ||
 		strings.Contains(k, "cookie") && k != "cookiefingerprint"
 }

@@ -50,6 +50,7 @@ type Output struct {
 	line    []byte // an event being put together
 	id      []byte
 	tenants map[string]feeds.TenantID
+	netacea netaceaLog
 }
 
 // keepArena bounds what a reused Output holds on to.
@@ -68,6 +69,7 @@ func (o *Output) Reset() {
 	}
 	if cap(o.line) > keepArena {
 		o.line = nil
+		o.netacea = netaceaLog{}
 	}
 	if len(o.tenants) > keepTenants {
 		o.tenants = nil

@@ -105,6 +105,12 @@ func appendEntry(dst []byte, e *Entry) ([]byte, error) {
 	return append(append(dst, line...), '\n'), nil
 }
 
+// idOf is the id in an entry's line, which begins with it.
+func idOf(line []byte) []byte {
+	id, _, _ := bytes.Cut(bytes.TrimPrefix(line, []byte(`{"id":"`)), []byte{'"'})
+	return id
+}
+
 // parseEntry reads what appendEntry wrote.
 func parseEntry(line []byte) (Entry, error) {
 	var s stored

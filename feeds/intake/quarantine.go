@@ -57,11 +57,14 @@ func OpenQuarantine(log QLog) (*Quarantine, error) {
 		return nil, errors.New("quarantine: no log")
 	}
 	q := &Quarantine{log: log, recent: make(map[string]struct{})}
-	for e, err := range q.List(Filter{}) {
+	for _, ref := range log.Tenants() {
+		err := q.read(ref, func(line []byte) error {
+			q.remember(string(idOf(line)))
+			return nil
+		})
 		if err != nil {
 			return nil, err
 		}
-		q.remember(e.ID)
 	}
 	return q, nil
 }
@@ -171,31 +174,46 @@ func (q *Quarantine) List(f Filter) iter.Seq2[Entry, error] {
 
 // list gives one tenant's entries; false to stop.
 func (q *Quarantine) list(ref journal.TenantRef, f *Filter, yield func(Entry, error) bool) bool {
-	var c journal.Chunk
 	seen := map[string]struct{}{}
+	err := q.read(ref, func(line []byte) error {
+		e, err := parseEntry(line)
+		if err != nil {
+			return err
+		}
+		if _, twice := seen[e.ID]; twice || f.Feed != "" && e.Feed != f.Feed || e.Time.Before(f.Since) {
+			return nil
+		}
+		seen[e.ID] = struct{}{}
+		if !yield(e, nil) {
+			return errStop
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errStop) {
+		yield(Entry{}, err)
+	}
+	return err == nil
+}
+
+// errStop ends a read whose caller has seen enough.
+var errStop = errors.New("enough")
+
+// read gives f one tenant's lines, in order of arrival, until it returns an error.
+func (q *Quarantine) read(ref journal.TenantRef, f func(line []byte) error) error {
+	var c journal.Chunk
 	for at := (journal.Position{}); ; at = c.Next {
 		if err := q.log.Read(ref, at, journal.ReadOptions{}, &c); err != nil {
-			yield(Entry{}, fmt.Errorf("quarantine: reading: %w", err))
-			return false
+			return fmt.Errorf("quarantine: reading: %w", err)
 		}
 		for _, s := range c.Spans {
 			for line := range lines(c.Data[s.Off : s.Off+s.Len]) {
-				e, err := parseEntry(line)
-				if err != nil {
-					yield(Entry{}, err)
-					return false
-				}
-				if _, twice := seen[e.ID]; twice || f.Feed != "" && e.Feed != f.Feed || e.Time.Before(f.Since) {
-					continue
-				}
-				seen[e.ID] = struct{}{}
-				if !yield(e, nil) {
-					return false
+				if err := f(line); err != nil {
+					return err
 				}
 			}
 		}
 		if !c.More {
-			return true
+			return nil
 		}
 	}
 }
