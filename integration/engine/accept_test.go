@@ -1,0 +1,206 @@
+package engine
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"datasync/integration/harness"
+)
+
+// events is how many an acceptance run makes: a tenth of the full size unless
+// DATASYNC_EVENTS says otherwise.
+func events(t *testing.T) int {
+	text := os.Getenv("DATASYNC_EVENTS")
+	if text == "" {
+		return 100_000
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1000 {
+		t.Fatalf("DATASYNC_EVENTS=%q: a number from 1000 on", text)
+	}
+	return n
+}
+
+const tenantCount = 200
+
+// sinks are those of every tenant: two of drops and an emitter.
+func sinks(receiver, ca string) string {
+	return fmt.Sprintf(`  - name: drops
+    dir: {path: "{dir}/drops"}
+    deliver: {max_age: 4s, max_bytes: 4MiB}
+  - name: lake
+    dir: {path: "{dir}/drops"}
+    format: parquet
+    deliver: {max_age: 6s, max_bytes: 8MiB}
+  - name: siem
+    emitter: {address: %q, tls: {ca: %q}, rotate_every: 3s, retry_max: 2s}
+`, receiver, ca)
+}
+
+// receiver is a process of `datasync receive`, which can be ended and started again.
+type receiver struct {
+	t     *testing.T
+	addr  string
+	certs harness.Certs
+	out   string
+	*harness.Process
+}
+
+func newReceiver(t *testing.T, dir string) *receiver {
+	r := &receiver{t: t, addr: harness.FreePort(t), certs: harness.NewCerts(t), out: filepath.Join(dir, "receiver.jsonl")}
+	r.up()
+	return r
+}
+
+func (r *receiver) up() {
+	r.Process = harness.Start(r.t, "datasync receive", "receive", "--listen", r.addr,
+		"--cert", r.certs.Cert, "--key", r.certs.Key, "--out", r.out)
+}
+
+// lines are the ids that the receiver wrote.
+func (r *receiver) lines() harness.IDs {
+	ids := harness.IDs{}
+	ids.AddLines(r.t, r.out)
+	return ids
+}
+
+func TestAcceptEverythingArrives(t *testing.T) {
+	n := events(t)
+	s := harness.NewService(t, "")
+	rc := newReceiver(t, s.Dir)
+	s.Tenants(tenantCount, sinks(rc.addr, rc.certs.CA))
+	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", fmt.Sprint(tenantCount),
+		"--seed", "1", "--to", filepath.Join(s.Dir, "in", "a.ndjson"))
+	began := time.Now()
+	s.Up(30 * time.Second)
+	l := s.Delivered(int64(n), 10*time.Minute)
+	took := time.Since(began)
+	s.End(false)
+	rc.Stop(30 * time.Second)
+	check(t, s, rc, l, 1, n)
+	t.Logf("%d events for %d tenants to three sinks each in %.1f s: %.0f events/s, %.1f CPU s per million events, peak memory %d MB",
+		n, tenantCount, took.Seconds(), float64(n)/took.Seconds(), s.Used.Seconds()*1e6/float64(n), s.Peak>>20)
+	if s.Peak > 400<<20 {
+		t.Errorf("peak memory %d MB, the bound is 400", s.Peak>>20)
+	}
+}
+
+// check holds what arrived to what was generated.
+func check(t *testing.T, s *harness.Service, rc *receiver, l harness.Ledger, seed, n int) {
+	t.Helper()
+	if !l.Balanced {
+		t.Errorf("the ledger does not balance: %+v", l)
+	}
+	drops := filepath.Join(s.Dir, "drops")
+	harness.Drops(t, drops, "drops").Want(t, "NDJSON drops", seed, n, true)
+	harness.Drops(t, drops, "lake") // its numbers
+	harness.Parquet(t, drops, "lake").Want(t, "Parquet drops", seed, n, true)
+	repeats := rc.lines().Want(t, "receiver", seed, n, false)
+	t.Logf("%d events: none missing, none twice in drops; %d lines repeated at the receiver", n, repeats)
+}
+
+func TestAcceptEverythingArrivesAcrossKills(t *testing.T) {
+	n := events(t)
+	s := harness.NewService(t, "")
+	rc := newReceiver(t, s.Dir)
+	s.Tenants(tenantCount, sinks(rc.addr, rc.certs.CA))
+	s.Up(30 * time.Second)
+	const blows = 22
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("random instants of seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	gen := harness.Start(t, "datasync generate", "generate", "--rate", fmt.Sprint(max(n/45, 2000)), "--count", fmt.Sprint(n),
+		"--tenants", fmt.Sprint(tenantCount), "--seed", "2", "--to", filepath.Join(s.Dir, "in", "a.ndjson"))
+	for i := range blows {
+		harness.Pause(time.Duration(rng.Int64N(int64(2500 * time.Millisecond))))
+		s.End(i != 7 && i != 15) // two SIGTERMs, twenty kill -9
+		s.Up(30 * time.Second)
+	}
+	if code := gen.Wait(5 * time.Minute); code != 0 {
+		t.Fatalf("generate exited with %d: %s", code, gen.Output())
+	}
+	l := s.Delivered(int64(n), 10*time.Minute)
+	s.End(false)
+	rc.Stop(30 * time.Second)
+	check(t, s, rc, l, 2, n)
+	if s.Peak > 400<<20 {
+		t.Errorf("peak memory %d MB, the bound is 400", s.Peak>>20)
+	}
+}
+
+func TestAcceptTenThousandIdleTenants(t *testing.T) {
+	s := harness.NewService(t, "")
+	s.Tenants(10_000, "  - name: drops\n    dir: {path: \"{dir}/drops\"}\n")
+	for _, name := range []string{"first start", "second start"} {
+		began := time.Now()
+		s.Up(30 * time.Second)
+		took := time.Since(began)
+		harness.Pause(2 * time.Second)
+		s.End(false)
+		t.Logf("%s with 10,000 tenants: ready in %.2f s, %d MB resident at most", name, took.Seconds(), s.Peak>>20)
+		if took > 10*time.Second || s.Peak > 300<<20 {
+			t.Errorf("%s: ready in %v (bound 10 s), %d MB (bound 300)", name, took, s.Peak>>20)
+		}
+	}
+}
+
+// TestFaultReceiver: killed and away for a while, frozen and killed, reset;
+// the other sinks go on meanwhile.
+func TestFaultReceiver(t *testing.T) {
+	away := 8 * time.Second
+	if n := events(t); n >= 1_000_000 {
+		away = time.Minute
+	}
+	s := harness.NewService(t, "")
+	rc := newReceiver(t, s.Dir)
+	s.Tenants(5, sinks(rc.addr, rc.certs.CA))
+	s.Up(30 * time.Second)
+	const rate = 2000
+	n := int(away.Seconds()+25) * rate
+	gen := harness.Start(t, "datasync generate", "generate", "--rate", fmt.Sprint(rate), "--count", fmt.Sprint(n),
+		"--tenants", "5", "--seed", "3", "--to", filepath.Join(s.Dir, "in", "a.ndjson"))
+	harness.Pause(3 * time.Second)
+	rc.Kill()
+	harness.Pause(away)
+	dropsGoOn(t, s)
+	rc.up()
+	harness.Pause(4 * time.Second)
+	rc.Signal(syscall.SIGSTOP) // frozen, with lines on the way
+	harness.Pause(4 * time.Second)
+	dropsGoOn(t, s)
+	rc.Kill()
+	rc.up()
+	harness.Pause(4 * time.Second)
+	rc.Kill() // in full run: resets
+	rc.up()
+	if code := gen.Wait(5 * time.Minute); code != 0 {
+		t.Fatalf("generate exited with %d: %s", code, gen.Output())
+	}
+	l := s.Delivered(int64(n), 3*time.Minute)
+	s.End(false)
+	rc.Stop(30 * time.Second)
+	check(t, s, rc, l, 3, n)
+}
+
+// dropsGoOn fails where a drop sink is behind by more than its schedule explains.
+func dropsGoOn(t *testing.T, s *harness.Service) {
+	t.Helper()
+	l, ok := s.Ledger()
+	if !ok {
+		t.Fatal("no ledger")
+	}
+	for _, k := range l.Sinks {
+		if k.Sink != "siem" && k.Queued > k.Received/2 && k.Queued > 30_000 {
+			t.Errorf("%s/%s is behind by %d of %d while the receiver is away", k.Tenant, k.Sink, k.Queued, k.Received)
+		}
+		if k.Sink != "siem" && k.Delivered == 0 {
+			t.Errorf("%s/%s delivered nothing while the receiver is away", k.Tenant, k.Sink)
+		}
+	}
+}
