@@ -204,6 +204,44 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
+func TestIdleConnectionsMakeRoom(t *testing.T) {
+	o := newWorld().options()
+	o.MaxConns = 1
+	s := start(t, o)
+	for range 2 { // the second while the first is kept open
+		c := s.dial(t, head+"Content-Length: 2\r\n\r\n{}")
+		if line, err := bufio.NewReader(c).ReadString('\n'); !strings.Contains(line, " 200 ") {
+			t.Fatalf("%q %v", line, err)
+		}
+	}
+}
+
+func TestAnAnswerMayTakeLongerThanReading(t *testing.T) {
+	w := newWorld()
+	w.hold, w.entered = make(chan struct{}), make(chan struct{}, 2)
+	o := w.options()
+	o.ReadGrace = 50 * time.Millisecond
+	s := start(t, o)
+	answered := make(chan reply)
+	for range 2 { // the second waits for the first
+		go func() {
+			r, err := s.try("POST", "/v1/ingest/canonical", strings.NewReader("{}"), key, "ka", "Idempotency-Key", "k")
+			if err != nil {
+				r.body = err.Error()
+			}
+			answered <- r
+		}()
+	}
+	<-w.entered
+	<-time.After(4 * o.ReadGrace)
+	close(w.hold)
+	for range 2 {
+		if r := <-answered; r.status != 200 {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
 func TestExpectContinueIsToldBeforeItSends(t *testing.T) {
 	s := start(t, newWorld().options())
 	c := s.dial(t, head+"Content-Length: 100000000\r\nExpect: 100-continue\r\n\r\n")

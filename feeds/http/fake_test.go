@@ -26,6 +26,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type world struct {
 	mu      sync.Mutex
 	took    []string
+	places  []string // the positions
+	repeats int
 	asked   []intake.Request
 	facts   map[string][]byte
 	err     error
@@ -53,6 +55,7 @@ func (w *world) Submit(ctx context.Context, r *intake.Request) (intake.Result, e
 	var res intake.Result
 	i := 0
 	for rec := range r.Records {
+		w.places = append(w.places, rec.Position)
 		if v := string(rec.Value); schemas.Valid(rec.Value) && v[0] == '{' {
 			w.took = append(w.took, v)
 			res.Accepted++
@@ -69,6 +72,13 @@ func (w *world) Submit(ctx context.Context, r *intake.Request) (intake.Result, e
 		return intake.Result{}, feeds.ErrStopped
 	}
 	return res, nil
+}
+
+func (w *world) Repeat(_ context.Context, events int) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.repeats += events
+	return w.err
 }
 
 func (w *world) put(facts []journal.Fact) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,12 @@ import (
 // where it returns an error.
 type Intake interface {
 	Submit(ctx context.Context, r *intake.Request) (intake.Result, error)
+}
+
+// Repeater is an Intake that counts events which came again and were answered
+// from memory, so that the ledger knows of them; *intake.Door is one.
+type Repeater interface {
+	Repeat(ctx context.Context, events int) error
 }
 
 // Keys says who may post as whom. Both methods are called concurrently, once a
@@ -75,7 +82,8 @@ type Options struct {
 	// OnError is told what an operator must know: the first failure of a kind,
 	// and when it ended. Called concurrently; nil: nobody is told.
 	OnError func(error)
-	// MaxConns bounds the connections; more wait to be accepted. 0 is 4096.
+	// MaxConns bounds the connections; more take the place of idle ones, or wait
+	// to be accepted. 0 is 4096.
 	MaxConns int
 	// BodyMemory bounds the bytes of all bodies in memory; requests beyond get
 	// 503. 0 is 64 MiB, and it is never below 5 × MaxBody.
@@ -143,6 +151,8 @@ type Feed struct {
 	work   context.Context
 	cancel context.CancelFunc
 	counts counts
+	// started tells the requests of this process from those of the one before.
+	started string
 }
 
 // New makes a feed. Answers kept in Options.Facts by an earlier one of the same
@@ -152,6 +162,7 @@ func New(o Options) (*Feed, error) {
 		return nil, err
 	}
 	f := &Feed{o: o, decoders: make(chan struct{}, maxDecoders())}
+	f.started = strconv.FormatInt(time.Now().UnixMilli(), 36)
 	f.memory.left.Store(o.BodyMemory)
 	f.trouble.tell, f.trouble.now = o.OnError, o.Now
 	f.work, f.cancel = context.WithCancel(context.Background())

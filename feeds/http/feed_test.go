@@ -137,6 +137,25 @@ func TestWhoseEventsTheyAre(t *testing.T) {
 	}
 }
 
+func TestEveryRecordHasANameOfItsOwn(t *testing.T) {
+	w := newWorld()
+	s := start(t, w.options())
+	for range 2 {
+		s.post(t, "/v1/ingest/canonical", strings.NewReader(strings.Repeat("7\n", 200)), key, "ka")
+	}
+	w.crash = true
+	for range 2 { // nothing accepted, so taken twice: but by the same names
+		s.post(t, "/v1/ingest/canonical", strings.NewReader(strings.Repeat("7\n", 200)), key, "ka", "Idempotency-Key", "k")
+	}
+	names := map[string]bool{}
+	for _, p := range w.places {
+		names[p] = true
+	}
+	if len(w.places) != 800 || len(names) != 600 || !strings.HasSuffix(w.places[399], "#199") || !strings.HasPrefix(w.places[0], "127.0.0.1:") {
+		t.Errorf("%d of %d: %q", len(names), len(w.places), w.places[390:410])
+	}
+}
+
 func TestFeedOfOneFormatAndTenant(t *testing.T) {
 	w := newWorld()
 	o := w.options()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,7 @@ type request struct {
 	out     []byte        // the answer
 	ans     answer
 	sub     intake.Request
+	names   places
 	values  func(yield func(feeds.Record) bool) // q.records, bound once
 }
 
@@ -54,7 +56,7 @@ func (f *Feed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.counts.inFlight.Add(-1)
 		q.wire.free(&f.memory)
 		q.plain.free(&f.memory)
-		*q = request{values: q.values, out: q.out[:0]}
+		*q = request{values: q.values, out: q.out[:0], names: places{buf: q.names.buf[:0]}}
 		if cap(q.out) <= 64<<10 {
 			requests.Put(q)
 		}
@@ -100,6 +102,9 @@ func (q *request) serve() *answer {
 	if key := r.Header["Idempotency-Key"]; len(key) > 0 && key[0] != "" {
 		return q.once(key[0])
 	}
+	name := append(append(q.names.buf[:0], r.RemoteAddr...), ' ')
+	name = strconv.AppendInt(append(append(name, f.started...), '-'), int64(f.counts.named.Add(1)), 36)
+	q.names.begin(name)
 	return q.submit(nil)
 }
 
@@ -173,11 +178,48 @@ func (q *request) records(yield func(feeds.Record) bool) {
 		if err != nil {
 			v = broken(q.body, n, err)
 		}
-		n++
-		if !yield(feeds.Record{Value: v, Position: q.r.RemoteAddr}) {
+		if !yield(feeds.Record{Value: v, Position: q.names.of(n)}) {
 			return
 		}
+		n++
 	}
+}
+
+// places names the records of a request for the quarantine: who sent it, which
+// request it was and the index within it, so that no two records share a name.
+// A request with an Idempotency-Key is named by that instead: sent again after a
+// crash, its records go by the same names.
+type places struct {
+	buf    []byte
+	prefix int // bytes of buf
+	chunk  string
+	ends   [64]int
+	from   int // index of the first in chunk
+	have   int
+}
+
+func (p *places) begin(prefix []byte) { p.buf, p.prefix, p.have, p.from = prefix, len(prefix), 0, 0 }
+
+// of gives the name of record n, called with 0, 1, 2 …: one string is made for
+// the first and then one for each 64.
+func (p *places) of(n int) string {
+	if n == p.from+p.have {
+		p.from, p.have = n, min(1+n, len(p.ends))
+		b := p.buf
+		for i := range p.have {
+			if i > 0 {
+				b = append(b, p.buf[:p.prefix]...)
+			}
+			b = strconv.AppendInt(append(b, '#'), int64(n+i), 10)
+			p.ends[i] = len(b)
+		}
+		p.chunk, p.buf = string(b), b[:p.prefix]
+	}
+	i, start := n-p.from, 0
+	if i > 0 {
+		start = p.ends[i-1]
+	}
+	return p.chunk[start:p.ends[i]]
 }
 
 // broken finds what the error of schemas.Values behind n values stands for: its

@@ -149,10 +149,8 @@ func (q *request) once(name string) *answer {
 		if wait == nil {
 			break
 		}
-		select {
+		select { // not on the request's context: it also ends when ReadGrace is over
 		case <-wait:
-		case <-q.r.Context().Done():
-			return unread(q.r.Context().Err())
 		case <-f.work.Done():
 			return stopping()
 		}
@@ -162,9 +160,9 @@ func (q *request) once(name string) *answer {
 		if old.Body != hex.EncodeToString(body[:]) {
 			return problem(http.StatusUnprocessableEntity, "this Idempotency-Key came with another body within the last 10 minutes, nothing was kept", "use a new key for each body")
 		}
-		f.counts.replayed.Add(1)
-		return &answer{status: http.StatusOK, body: bytes.Clone(old.Answer)}
+		return q.again(old)
 	}
+	q.names.begin(hex.AppendEncode(append(q.names.buf[:0], "Idempotency-Key "...), key[:]))
 	at := f.o.Now().UnixMilli()
 	remember := false
 	// promise: what is answered and what is kept are in one commit, so that
@@ -180,6 +178,26 @@ func (q *request) once(name string) *answer {
 		f.answered.age(key, at)
 	}
 	return a
+}
+
+// again gives the answer that was kept, once intake has counted the repeat.
+func (q *request) again(old kept) *answer {
+	f := q.f
+	var res struct {
+		Accepted int               `json:"accepted"`
+		Rejected []json.RawMessage `json:"rejected"`
+		More     int               `json:"rejected_more"`
+	}
+	if err := json.Unmarshal(old.Answer, &res); err != nil {
+		return f.refused(fmt.Errorf("the answer kept for this Idempotency-Key: %w", err))
+	}
+	if counter, ok := f.o.Intake.(Repeater); ok {
+		if err := counter.Repeat(f.work, res.Accepted+len(res.Rejected)+res.More); err != nil {
+			return f.refused(err)
+		}
+	}
+	f.counts.replayed.Add(1)
+	return &answer{status: http.StatusOK, body: bytes.Clone(old.Answer)}
 }
 
 // digestOf hashes two parts; the length of the first keeps them apart.

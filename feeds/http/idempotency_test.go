@@ -58,8 +58,8 @@ func TestAnswersOutliveACrash(t *testing.T) {
 	if got.status != 200 || got.body != `{"accepted":1,"rejected":[{"index":1,"reason":"not an object: 7"}]}` || w.taken() != 1 {
 		t.Errorf("after the crash: %+v; %d taken", got, w.taken())
 	}
-	if s.Status().Replayed != 1 {
-		t.Error("not counted")
+	if s.Status().Replayed != 1 || w.repeats != 2 {
+		t.Errorf("not counted: %+v, %d", s.Status(), w.repeats)
 	}
 }
 

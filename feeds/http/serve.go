@@ -43,6 +43,7 @@ func (f *Feed) Serve(ctx context.Context, ln net.Listener) error {
 		IdleTimeout:       75 * time.Second,
 		MaxHeaderBytes:    maxHeader,
 		Protocols:         &protocols,
+		ConnState:         noteState,
 		ErrorLog:          log.New(panics{f.o.OnError}, "", 0),
 	}
 	done := make(chan error, 1)
@@ -176,6 +177,7 @@ type counts struct {
 	byStatus                            [600]atomic.Uint64
 	accepted, rejected, bytes, replayed atomic.Uint64
 	inFlight, conns                     atomic.Int64
+	named                               atomic.Uint64 // requests that were given a name
 }
 
 func (c *counts) answered(status int) { c.byStatus[status].Add(1) }
