@@ -10,10 +10,14 @@ type marks struct {
 }
 
 // drained is what a drain that proved reading does to the marks: what the peer
-// had read before has outlived one more rotation.
-func (m *marks) drained() {
+// had read before has outlived one more rotation, unless that came in haste
+// (two flushes in a row): then it counts as read now.
+func (m *marks) drained(haste bool) {
 	// promise: only a second drain confirms; the first proves reading, not storing.
-	m.confirmed, m.read = m.read, m.written
+	if !haste {
+		m.confirmed = m.read
+	}
+	m.read = m.written
 }
 
 // rewind forgets everything after from.

@@ -93,9 +93,14 @@ func TestHealth(t *testing.T) {
 
 func TestMarks(t *testing.T) {
 	m := marks{offered: 100, written: 80, read: 40, confirmed: 20}
-	m.drained()
+	m.drained(false)
 	if m != (marks{100, 80, 80, 40}) {
 		t.Errorf("drained: %+v", m)
+	}
+	m.written = 90
+	m.drained(true)
+	if m != (marks{100, 90, 90, 40}) {
+		t.Errorf("drained in haste: %+v", m)
 	}
 	m.rewind(40)
 	if m != (marks{40, 40, 40, 40}) {

@@ -377,3 +377,18 @@ func (c *Client) failFlushesLocked(err error) {
 	}
 	c.flushes = nil
 }
+
+// answerFlushes answers the flushes that are done.
+func (c *Client) answerFlushes(read uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	keep := c.flushes[:0]
+	for _, f := range c.flushes {
+		if f.target <= read {
+			f.done <- nil
+		} else {
+			keep = append(keep, f)
+		}
+	}
+	c.flushes = keep
+}

@@ -153,6 +153,7 @@ func TestOrderlyRestartRepeatsOnlyUnread(t *testing.T) {
 			f := feed(t, o, 10)
 			f.wait("read", func() bool { return len(f.ends) == 10 && f.read == f.ends[9] })
 			f.wait("connected again", func() bool { return f.c.Status().Connections == 2 || !again(f) })
+			r.Wait(10*time.Second, "the handshakes", func(_, connections int) bool { return connections == 3 })
 			r.End(c.death)
 			f.wait("the end seen", func() bool {
 				return len(f.states) > 0 && !f.states[len(f.states)-1].Connected || len(f.lost) > 0 || f.c.Status().Connections > 2 || !again(f)

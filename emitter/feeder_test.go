@@ -208,9 +208,14 @@ func (f *feeder) allConfirmed(n int) {
 	f.wait("all confirmed", func() bool { return len(f.ends) == n && f.confirmed == f.ends[n-1] })
 }
 
+type fataler interface {
+	Helper()
+	Fatalf(string, ...any)
+}
+
 // arrived checks that lines 0..n-1 are all there, in order apart from repeats,
 // and returns how many were repeats.
-func arrived(t testing.TB, got []string, n int) (repeats int) {
+func arrived(t fataler, got []string, n int) (repeats int) {
 	t.Helper()
 	next := 0
 	for at, l := range got {

@@ -30,13 +30,14 @@ type owner struct {
 	lastRotation time.Time
 	connected    time.Time // since when there is cur
 	base         uint64    // written at the last rotation
-	hold         time.Time // after a flush: do not connect before, for confirming alone
 
 	downSince  time.Time // zero: no failure since the last proof
 	retryAt    time.Time
 	kicked     bool            // a flush has cut the back-off short
 	unanswered int             // drains in a row without an answer
 	serial     map[string]bool // endpoints that take one connection at a time
+	nextLost   int             // connections dialled ahead that ended, in a row
+	suspect    bool            // one ended while cur was draining: the peer may have died
 
 	state State
 }
@@ -122,7 +123,7 @@ func (o *owner) act(now time.Time) (at time.Time, over bool) {
 		o.c.o.Events.OnRoom()
 	}
 	if v.flushing && !o.kicked {
-		o.retryAt, o.hold = time.Time{}, time.Time{}
+		o.retryAt = time.Time{}
 	}
 	o.kicked = v.flushing
 	if o.cur == nil {
@@ -151,13 +152,10 @@ func (o *owner) actAway(now time.Time, v view) (at time.Time, over bool) {
 	if v.marks.confirmed == v.marks.offered {
 		return time.Time{}, o.rest()
 	}
-	at = o.retryAt
-	if v.pending == 0 {
-		at = later(at, o.hold)
+	if o.retryAt.After(now) {
+		return o.retryAt, false
 	}
-	if at.After(now) {
-		return at, false
-	}
+	// Also where nothing waits: the peer is watched while it stores what it read.
 	o.dial()
 	return time.Time{}, false
 }
@@ -179,12 +177,12 @@ func (o *owner) rotate(now time.Time, v view) time.Time {
 	last := v.pending == 0 && v.marks.written == v.marks.read
 	flush := v.flush > v.marks.read
 	switch {
+	case o.retryAt.After(now):
+		return o.retryAt
 	case last, flush, o.next != nil, o.serial[o.cur.address]:
 		o.draining, o.answer = true, time.Time{}
 		o.cur.drain()
 	case o.dialing != nil:
-	case o.retryAt.After(now):
-		return o.retryAt
 	default:
 		o.dial()
 	}
@@ -285,7 +283,7 @@ func (o *owner) pause(now time.Time) {
 // nextFailed is a failed dial ahead of a rotation: cur goes on. A peer that
 // accepts but does not shake hands serves one connection at a time.
 func (o *owner) nextFailed(now time.Time, err *Error) {
-	if err.Doing == doHandshake && (err.Class == Timeout || err.Class == Reset) {
+	if err.Doing == doHandshake && err.Class == Timeout {
 		o.serial[o.cur.address] = true
 		return
 	}
@@ -297,7 +295,7 @@ func (o *owner) nextFailed(now time.Time, err *Error) {
 
 // open makes k the connection that is written to.
 func (o *owner) open(now time.Time, k *conn) {
-	o.cur, o.draining, o.answer, o.hold = k, false, time.Time{}, time.Time{}
+	o.cur, o.draining, o.answer = k, false, time.Time{}
 	o.connected, o.health, o.looked = now, health{}, now
 	o.c.mu.Lock()
 	o.c.status.Connections++
@@ -318,9 +316,12 @@ func (o *owner) onEnd(now time.Time, e ending) {
 	o.c.status.TCP = e.tcp
 	o.c.mu.Unlock()
 	// promise: only a peer that closed in answer to our end, without a reset, has read everything.
-	if cause == nil {
+	if cause == nil && !o.suspect {
 		o.drained(now)
 		return
+	}
+	if cause == nil {
+		cause = errSuspect
 	}
 	if e.asked && errors.Is(cause, errBareFIN) {
 		o.c.forget(k.address) // another receiver may have taken its place
@@ -339,56 +340,44 @@ func (o *owner) drained(now time.Time) {
 	c := o.c
 	c.mu.Lock()
 	before := c.marks
-	c.marks.drained()
+	c.marks.drained(!o.lastRotation.IsZero() && now.Sub(o.lastRotation) < c.o.Tuning.MinRotate)
 	m := c.marks
 	c.status.Drains++
 	c.mu.Unlock()
 	o.lastRotation, o.base = now, m.written
 	o.downSince, o.retryAt, o.unanswered = time.Time{}, time.Time{}, 0
-	o.cur, o.draining = nil, false
+	o.cur, o.draining, o.nextLost = nil, false, 0
 	if ev := c.o.Events.OnConfirmed; ev != nil && m.confirmed > before.confirmed {
 		ev(m.confirmed)
 	}
 	if ev := c.o.Events.OnRead; ev != nil && m.read > before.read {
 		ev(m.read)
 	}
-	flushed := o.flushed(m.read)
+	c.answerFlushes(m.read)
 	next := o.next
 	o.next = nil
 	switch {
-	case next != nil && m.confirmed == m.offered:
-		next.leave()
-	case next != nil:
+	case next == nil:
+	case m.confirmed < m.offered:
 		o.open(now, next)
 		return
-	case flushed: // most likely we are being stopped: no new connection for the confirmation yet
-		o.hold = now.Add(c.o.Tuning.Grace)
+	default:
+		next.leave()
 	}
 	o.show(State{})
 }
 
-// flushed answers the flushes that are done.
-func (o *owner) flushed(read uint64) bool {
-	o.c.mu.Lock()
-	defer o.c.mu.Unlock()
-	keep := o.c.flushes[:0]
-	done := false
-	for _, f := range o.c.flushes {
-		if f.target <= read {
-			f.done <- nil
-			done = true
-		} else {
-			keep = append(keep, f)
-		}
-	}
-	o.c.flushes = keep
-	return done
-}
-
-// onNextEnd is the end of a connection that was dialled ahead and not used.
-func (o *owner) onNextEnd(_ time.Time, _ ending) {
+// onNextEnd is the end of a connection that was dialled ahead and not used. It
+// may be the first sign of a dying peer, whose other connection ends by a FIN
+// that would pass for an answer: no drain is begun until cur has had the time to
+// show its end too, and one under way does not count.
+func (o *owner) onNextEnd(now time.Time, e ending) {
 	<-o.next.finished
-	o.serial[o.next.address] = true
+	o.suspect = o.draining && !e.orderly()
+	o.retryAt = now.Add(o.c.o.Tuning.MinRotate)
+	if o.nextLost++; o.nextLost > 1 {
+		o.serial[o.next.address] = true // it takes one connection at a time
+	}
 	o.next = nil
 }
 
@@ -402,7 +391,7 @@ func (o *owner) abandon(now time.Time, err *Error) {
 // gone is a connection lost: abnormal says that the peer, too, may have lost
 // what it read and did not store.
 func (o *owner) gone(now time.Time, abnormal bool, err *Error) {
-	o.draining = false
+	o.draining, o.suspect, o.nextLost = false, false, 0
 	if o.next != nil {
 		o.next.kill()
 		o.next = nil

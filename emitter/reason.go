@@ -104,7 +104,7 @@ func isTimeout(err error) bool {
 func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, errBareFIN) || errors.Is(err, errUnasked) || errors.Is(err, net.ErrClosed)
+		errors.Is(err, errBareFIN) || errors.Is(err, errUnasked) || errors.Is(err, errSuspect) || errors.Is(err, net.ErrClosed)
 }
 
 // isAlert says that the peer sent a TLS alert; crypto/tls has no type for it.
@@ -132,6 +132,7 @@ func alertClass(err error, certAsked, haveCert bool) (Class, string) {
 var (
 	errDead    = errors.New("bytes are not acknowledged and probes not answered")
 	errStalled = errors.New("the receiver takes nothing")
+	errSuspect = errors.New("another connection to the peer broke during the drain")
 	errNoDrain = &noDrain{}
 )
 

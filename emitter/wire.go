@@ -36,6 +36,7 @@ func (k *chunk) release() {
 		if cap(k.b) == size {
 			k.b = k.b[:0]
 			chunkPools[i].Put(k)
+			return // it is another's from here on
 		}
 	}
 }

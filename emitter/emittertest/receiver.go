@@ -69,6 +69,7 @@ type session struct {
 	tls  *tls.Conn
 	dead bool // guarded by Receiver.mu
 	gone chan struct{}
+	life chan struct{} // of the process that reads here
 }
 
 // New starts a receiver on a free port; it stops with the test.
@@ -246,7 +247,7 @@ func (r *Receiver) serve(s *session) {
 		_ = s.raw.Close() // stopped meanwhile
 		return
 	}
-	r.conns[s] = true
+	r.conns[s], s.life = true, r.life
 	r.mu.Unlock()
 	defer func() {
 		r.mu.Lock()
@@ -292,7 +293,7 @@ func (r *Receiver) read(s *session) error {
 			}
 		}
 		n, err := s.tls.Read(buf)
-		part = r.take(append(part, buf[:n]...))
+		part = r.take(s, append(part, buf[:n]...))
 		if err != nil {
 			return err
 		}
@@ -307,7 +308,7 @@ func (r *Receiver) read(s *session) error {
 }
 
 // take stores the whole lines in b and returns the rest.
-func (r *Receiver) take(b []byte) []byte {
+func (r *Receiver) take(s *session, b []byte) []byte {
 	end := bytes.LastIndexByte(b, '\n')
 	if end < 0 {
 		return b
@@ -317,6 +318,9 @@ func (r *Receiver) take(b []byte) []byte {
 	store := func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		if closed(s.life) {
+			return // what a dead process had read is lost
+		}
 		for _, l := range lines {
 			r.lines = append(r.lines, string(l))
 		}
@@ -328,7 +332,7 @@ func (r *Receiver) take(b []byte) []byte {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.memory = append(r.memory, stored{time.Now().Add(r.o.StoreAfter), store, r.life})
+	r.memory = append(r.memory, stored{time.Now().Add(r.o.StoreAfter), store, s.life})
 	if len(r.memory) == 1 {
 		r.wg.Add(1)
 		go r.storeMemory()
@@ -362,6 +366,15 @@ func (r *Receiver) storeMemory() {
 		if done {
 			return
 		}
+	}
+}
+
+func closed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
