@@ -5,27 +5,36 @@ import (
 	"encoding/base64"
 )
 
-// detect looks for every kind of secret in one view of a text.
+// detect looks for every kind of secret in one view of a text. It goes on
+// behind what it found, and no search looks far ahead in vain, so that no text
+// takes more than its share of time.
 func (s *scratch) detect(v *view) {
 	b := v.b
 	word := true // whether a word may begin at i
+	s.noJWT = 0
 	for i := 0; i < len(b); i++ {
 		c := b[i]
+		end := 0
 		switch {
 		case c == '=' || c == ':':
-			s.pair(v, i)
-			if c == ':' && i+2 < len(b) && b[i+1] == '/' && b[i+2] == '/' {
+			end = s.pair(v, i)
+			if end == 0 && c == ':' && i+2 < len(b) && b[i+1] == '/' && b[i+2] == '/' {
 				s.userinfo(v, i+3)
 			}
 			word = true
-			continue
 		case !word:
 		case c >= '0' && c <= '9':
-			s.number(v, i)
+			end = s.number(v, i)
 		case c >= 'A' || c == '-':
-			s.token(v, i)
+			end = s.token(v, i)
 		}
-		word = !alnum(c)
+		if c != '=' && c != ':' {
+			word = !alnum(c)
+		}
+		if end > i {
+			i = end - 1
+			word = true
+		}
 	}
 	for _, re := range s.rules.patterns {
 		for _, m := range re.FindAllIndex(b, -1) {
@@ -34,15 +43,16 @@ func (s *scratch) detect(v *view) {
 	}
 }
 
-// found notes that b[from:to] of the view is a secret.
-func (s *scratch) found(v *view, from, to int, g group) {
+// found notes that b[from:to] of the view is a secret and returns to, 0 where
+// it is none that is masked.
+func (s *scratch) found(v *view, from, to int, g group) int {
 	if from >= to || g < ownParams && s.rules.groups&(1<<g) == 0 {
-		return
+		return 0
 	}
-	if bytes.Equal(v.b[from:to], []byte(Mask)) {
-		return
+	if !bytes.Equal(v.b[from:to], []byte(Mask)) {
+		s.edit(v.src(from), v.src(to), g, plain)
 	}
-	s.edit(v.src(from), v.src(to), g, plain)
+	return to
 }
 
 func alnum(c byte) bool {
@@ -53,8 +63,9 @@ func digit(c byte) bool { return c >= '0' && c <= '9' }
 
 func quoteOrSlash(c byte) bool { return c == '"' || c == '\'' || c == '\\' }
 
-// pair judges the name before the separator at b[at] and masks the value behind it.
-func (s *scratch) pair(v *view, at int) {
+// pair judges the name before the separator at b[at] and masks the value
+// behind it; like all below it returns the end of what it masked, or 0.
+func (s *scratch) pair(v *view, at int) int {
 	b := v.b
 	end := at
 	for end > 0 && (b[end-1] == ' ' || quoteOrSlash(b[end-1])) && at-end < 4 {
@@ -66,7 +77,7 @@ func (s *scratch) pair(v *view, at int) {
 	}
 	name := b[from:end]
 	if b[at] == ':' && end == at && from > 0 && b[from-1] == ':' {
-		return // a label of several parts ("aws:token:absent"), an IPv6 address
+		return 0 // a label of several parts ("aws:token:absent"), an IPv6 address
 	}
 	g, header := secretName(name)
 	if g != none && s.rules.groups&(1<<g) == 0 {
@@ -79,39 +90,39 @@ func (s *scratch) pair(v *view, at int) {
 	}
 	if g == none {
 		if b[at] == ':' && len(name) >= 3 {
-			s.namedHeader(v, name, at)
+			return s.namedHeader(v, name, at)
 		}
-		return
+		return 0
 	}
 	a, z := valueAt(b, at+1, b[at] == ':', header)
-	s.found(v, a, z, g)
+	return s.found(v, a, z, g)
 }
 
 // namedHeader masks the value in {"name":"cookie","value":"…"} within text.
-func (s *scratch) namedHeader(v *view, name []byte, at int) {
+func (s *scratch) namedHeader(v *view, name []byte, at int) int {
 	b := v.b
 	if !pairName(name) {
-		return
+		return 0
 	}
-	a, z := valueAt(b, at+1, true, false)
+	a, z := valueAt(b[:min(len(b), at+2*maxName)], at+1, true, false)
 	if a >= z {
-		return
+		return 0
 	}
 	g, _ := secretName(b[a:z])
 	if g == none {
-		return
+		return 0
 	}
-	rest := b[z:min(len(b), z+24)]
-	i := bytes.Index(bytes.ToLower(rest), []byte("value"))
+	rest := bytes.ToLower(b[z:min(len(b), z+32)])
+	i := bytes.Index(rest, []byte("value"))
 	if i < 0 {
-		return
+		return 0
 	}
-	colon := bytes.IndexByte(b[z+i:], ':')
+	colon := bytes.IndexByte(rest[i:], ':')
 	if colon < 0 {
-		return
+		return 0
 	}
 	a, z = valueAt(b, z+i+colon+1, true, true)
-	s.found(v, a, z, g)
+	return s.found(v, a, z, g)
 }
 
 func lastPart(name []byte) []byte {
@@ -186,80 +197,88 @@ func (s *scratch) userinfo(v *view, i int) {
 }
 
 // token masks a well-known kind of token that begins at b[i], a word's start.
-func (s *scratch) token(v *view, i int) {
+func (s *scratch) token(v *view, i int) int {
 	b := v.b[i:]
 	switch b[0] {
 	case 'e':
-		if bytes.HasPrefix(b, []byte("eyJ")) {
-			if n := jwt(b); n > 0 {
-				s.found(v, i, i+n, tokens)
-			}
+		if i >= s.noJWT && bytes.HasPrefix(b, []byte("eyJ")) {
+			n, tried := jwt(b)
+			s.noJWT = i + tried
+			return s.found(v, i, i+n, tokens)
 		}
 	case 'A':
-		if n := run(b, tokenByte); n == 20 && (bytes.HasPrefix(b, []byte("AKIA")) || bytes.HasPrefix(b, []byte("ASIA"))) ||
-			n >= 35 && bytes.HasPrefix(b, []byte("AIza")) {
-			s.found(v, i, i+n, credentials)
+		aws := bytes.HasPrefix(b, []byte("AKIA")) || bytes.HasPrefix(b, []byte("ASIA"))
+		if aws || bytes.HasPrefix(b, []byte("AIza")) {
+			if n := run(b[:min(len(b), 64)], tokenByte); n == 20 && aws || n >= 35 && !aws {
+				return s.found(v, i, i+n, credentials)
+			}
 		}
 	case 'g', 's', 'r', 'x', 'p':
 		for _, p := range tokenPrefixes {
 			if b[0] == p[0] && bytes.HasPrefix(b, []byte(p)) {
 				if n := run(b, tokenByte); n >= len(p)+10 {
-					s.found(v, i, i+n, tokens)
+					return s.found(v, i, i+n, tokens)
 				}
-				return
+				return 0
 			}
 		}
 	case 'b', 'B':
-		s.scheme(v, i)
+		return s.scheme(v, i)
 	case '-':
 		if bytes.HasPrefix(b, []byte("-----BEGIN ")) && bytes.Contains(b[:min(len(b), 64)], []byte("PRIVATE KEY")) {
 			end := len(b)
 			if j := bytes.Index(b, []byte("-----END")); j > 0 {
 				end = j
 			}
-			s.found(v, i, i+end, credentials)
+			return s.found(v, i, i+end, credentials)
 		}
 	}
+	return 0
 }
 
 var tokenPrefixes = []string{"ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-",
 	"sk_live_", "sk_test_", "sk-", "rk_live_", "pk_live_"}
 
+// maxBasic bounds the base64 text behind "Basic".
+const maxBasic = 1 << 10
+
 // scheme masks what follows "Bearer " or "Basic ".
-func (s *scratch) scheme(v *view, i int) {
+func (s *scratch) scheme(v *view, i int) int {
 	b := v.b[i:]
 	switch {
 	case len(b) > 7 && bytes.EqualFold(b[:6], []byte("bearer")) && (b[6] == ' ' || b[6] == '+'):
 		if n := run(b[7:], bearerByte); n >= 8 {
-			s.found(v, i+7, i+7+n, tokens)
+			return s.found(v, i+7, i+7+n, tokens)
 		}
 	case len(b) > 6 && bytes.EqualFold(b[:5], []byte("basic")) && (b[5] == ' ' || b[5] == '+'):
-		n := run(b[6:], bearerByte)
-		if n < 4 || n > 1024 {
-			return
+		n := run(b[6:min(len(b), 6+maxBasic)], bearerByte)
+		if n < 4 {
+			return 0
 		}
 		plain, err := base64.RawStdEncoding.DecodeString(string(bytes.TrimRight(b[6:6+n], "=")))
 		if err == nil && bytes.IndexByte(plain, ':') >= 0 {
-			s.found(v, i+6, i+6+n, credentials)
+			return s.found(v, i+6, i+6+n, credentials)
 		}
 	}
+	return 0
 }
 
-// jwt is the length of the JSON Web Token at the start of b, 0 where there is none.
-func jwt(b []byte) int {
-	n := run(b, tokenByte)
+// jwt is the length of the JSON Web Token at the start of b, 0 where there is
+// none; nor is there one that begins within the first tried bytes.
+func jwt(b []byte) (n, tried int) {
+	n = run(b, tokenByte)
 	if n < 8 || n >= len(b) || b[n] != '.' {
-		return 0
+		return 0, n
 	}
 	m := run(b[n+1:], tokenByte)
 	if m < 4 {
-		return 0
+		return 0, n
 	}
 	n += 1 + m
 	if n < len(b) && b[n] == '.' {
 		n += 1 + run(b[n+1:], tokenByte)
 	}
-	return n
+	return n, n
 }
 
 func tokenByte(c byte) bool { return alnum(c) && c < 0x80 || c == '_' || c == '-' }

@@ -30,6 +30,7 @@ type scratch struct {
 	path   []byte   // dotted path of the member being walked
 	key    []byte
 	levels [4]level
+	noJWT  int // no JSON Web Token begins before this place of the view
 }
 
 var pool = sync.Pool{New: func() any { return new(scratch) }}

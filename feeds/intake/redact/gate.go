@@ -79,13 +79,13 @@ func scheme(w []byte) bool {
 
 // encodedName says that a secret's name stands before b[at].
 func encodedName(b []byte, at int) bool {
-	for at >= 3 && b[at-3] == '%' {
-		switch string(b[at-2 : at]) {
-		case "20", "22", "27", "5D", "5d", "5C", "5c":
+	for range 8 { // what may stand between the name and its separator
+		switch {
+		case at >= 3 && b[at-3] == '%' && between(b[at-2:at]):
 			at -= 3
-			continue
+		case at >= 1 && (b[at-1] == ' ' || quoteOrSlash(b[at-1])):
+			at--
 		}
-		break
 	}
 	w := wordBefore(b, at)
 	g, _ := secretName(w)
@@ -103,4 +103,14 @@ func wordBefore(b []byte, at int) []byte {
 		from = min(from+2, at)
 	}
 	return b[from:at]
+}
+
+// between says that an escape is a space's, a quote's, a backslash's or a
+// closing bracket's.
+func between(code []byte) bool {
+	switch string(code) {
+	case "20", "22", "27", "5D", "5d", "5C", "5c":
+		return true
+	}
+	return false
 }

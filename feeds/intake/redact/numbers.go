@@ -1,10 +1,10 @@
 package redact
 
 // number judges the digits that begin at b[i], which no letter or digit precedes.
-func (s *scratch) number(v *view, i int) {
+func (s *scratch) number(v *view, i int) int {
 	b := v.b
 	if i >= 2 && (b[i-1] == '-' || b[i-1] == '.') && digit(b[i-2]) {
-		return // within a longer number, an address or a UUID
+		return 0 // within a longer number, an address or a UUID
 	}
 	var groups [8]int // digits per group, the groups parted by one and the same separator
 	var digits [20]byte
@@ -20,28 +20,27 @@ func (s *scratch) number(v *view, i int) {
 			k++
 		}
 		if k == j || total >= len(digits) || n == len(groups) {
-			return
+			return 0
 		}
 		groups[n] = k - j
 		n++
 		end = k
 		if k < len(b) && alnum(b[k]) {
-			return // an id in hexadecimal, a unit
+			return 0 // an id in hexadecimal, a unit
 		}
-		if s.secretDigits(b, i, end, digits[:total], groups[:n]) {
-			s.found(v, i, end, cards)
-			return
+		if card(b, end, digits[:total], groups[:n]) {
+			return s.found(v, i, end, cards)
 		}
 		if ssn(digits[:total], groups[:n]) && !more(b, end) {
-			s.found(v, i, end, ssns)
-			return
+			return s.found(v, i, end, ssns)
 		}
 		if k+1 >= len(b) || (b[k] != ' ' && b[k] != '-' && b[k] != '+') || sep != 0 && b[k] != sep {
-			return
+			return 0
 		}
 		sep = b[k]
 		j = k + 1
 	}
+	return 0
 }
 
 // more says that a number goes on behind b[end:].
@@ -49,10 +48,10 @@ func more(b []byte, end int) bool {
 	return end+1 < len(b) && (b[end] == '-' || b[end] == '.') && digit(b[end+1])
 }
 
-// secretDigits says that these digits are a payment card's number: a known
+// card says that these digits are a payment card's number: a known
 // issuer's prefix and length, the check digit right, and, where they stand in
 // groups, groups as cards print them.
-func (s *scratch) secretDigits(b []byte, from, end int, d []byte, groups []int) bool {
+func card(b []byte, end int, d []byte, groups []int) bool {
 	if len(d) < 13 || more(b, end) || !issuer(d) || !luhn(d) {
 		return false
 	}

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"datasync/schemas"
 )
@@ -239,6 +240,23 @@ func TestLongTextIsSearchedToItsEnd(t *testing.T) {
 		out = mask(t, nil, event(`"note":`+quote("password="+long)))
 		if !json.Valid([]byte(out)) {
 			t.Errorf("%q: a long secret broke the line", fill)
+		}
+	}
+}
+
+// A text made to be slow to search must not be: each of these took minutes
+// with a search that starts anew at every word.
+func TestHostileTextsTakeNoLonger(t *testing.T) {
+	for _, unit := range []string{"A-", "eyJ-", "eyJa.", "password:", "password=\\\"", "name:\\\"", `name:"cookie",value:`, "Basic+", "Bearer+", "sk-", "://a:", "1 ",
+		"1111-", "-----BEGIN PRIVATE KEY", "%25", "token%3D", "\\", "a[b]=", "ssn="} {
+		text := strings.Repeat(unit, 250_000/len(unit))
+		start := time.Now()
+		(*Rules)(nil).Record(nil, []byte(text))
+		(*Rules)(nil).Line(nil, []byte(event(`"note":`+quote(text))))
+		took := time.Since(start)
+		t.Logf("%q %v", unit, took)
+		if took > 3*time.Second {
+			t.Errorf("%q: %v", unit, took)
 		}
 	}
 }
