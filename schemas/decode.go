@@ -97,10 +97,8 @@ func (d *decoder) object(i int, members []Field, p unsafe.Pointer) int {
 // key scans the key that begins at i and finds its field, nil for an unknown one.
 func (d *decoder) key(members []Field, i int) (end int, f *Field) {
 	if members == nil {
-		if name, ok := shortAt(d.b, i); ok {
-			if n := name.field(); n >= 0 {
-				return i + name.n, &fields[n]
-			}
+		if f, n := keyAt(d.b, i); f >= 0 {
+			return i + n, &fields[f]
 		}
 	}
 	if end = d.str(i); end < 0 {

@@ -44,7 +44,7 @@ func check(t *testing.T, in reflect.Type, table []Field) {
 	}
 	for _, f := range table {
 		s, ok := fieldAt(in, f.at)
-		if !ok || strings.ReplaceAll(f.Name, "_", "") != strings.ToLower(s.Name) || names[f.Name] || f.Doc == "" || len(f.Name) > 16 {
+		if !ok || strings.ReplaceAll(f.Name, "_", "") != strings.ToLower(s.Name) || names[f.Name] || f.Doc == "" || len(f.Name) > 15 {
 			t.Errorf("%s.%s lies at %s, or has no description", in, f.Name, s.Name)
 		}
 		names[f.Name] = true

@@ -264,28 +264,25 @@ func shorten(name string) short {
 // shortAt reads the text up to the next quote in b[i:]; false where that lies
 // further than 16 bytes away or too near the end to tell. It does not check
 // the text: only its being equal to a good one makes it good.
-func shortAt(b []byte, i int) (short, bool) {
-	if i+24 > len(b) {
-		return short{}, false
+func shortAt(b []byte, i int) (s short, ok bool) {
+	if i < 0 || i+24 > len(b) {
+		return s, false
 	}
 	w := binary.LittleEndian.Uint64(b[i:])
-	if n := quoteIn(w); n < 8 {
-		return short{w & (1<<(8*n) - 1), 0, n}, true
+	if m := quotes(w); m != 0 {
+		return short{w & ((m ^ (m - 1)) >> 8), 0, bits.TrailingZeros64(m) >> 3}, true
 	}
 	v := binary.LittleEndian.Uint64(b[i+8:])
-	n := quoteIn(v)
-	if n < 8 {
-		v &= 1<<(8*n) - 1
-	} else if b[i+16] != '"' {
-		return short{}, false
+	if m := quotes(v); m != 0 {
+		return short{w, v & ((m ^ (m - 1)) >> 8), 8 + bits.TrailingZeros64(m)>>3}, true
 	}
-	return short{w, v, n + 8}, true
+	return short{w, v, 16}, b[i+16] == '"'
 }
 
-// quoteIn is the place of the first quote in w, 8 if there is none.
-func quoteIn(w uint64) int {
+// quotes marks the first quote in w with the high bit of its byte; 0 if there is none.
+func quotes(w uint64) uint64 {
 	q := w ^ lows*'"'
-	return bits.TrailingZeros64((q-lows)&^q&highs) >> 3
+	return (q - lows) &^ q & highs
 }
 
 // lookup finds the field of a name, or otherKey.
@@ -294,41 +291,65 @@ func lookup(name string) int {
 		return otherKey
 	}
 	s := shorten(name)
-	return s.field()
-}
-
-// field finds the field of a name, or otherKey.
-func (s *short) field() int {
-	e := &slots[s.slot(multiplier)]
-	if e.name != *s {
+	f := int(slots[slot(s.a, s.b, multiplier)])
+	if names[f] != s {
 		return otherKey
 	}
-	return e.field
+	return f
 }
 
-func (s *short) slot(m uint64) uint64 { return (s.a ^ s.b*0x9E3779B97F4A7C15) * m >> (64 - slotBits) }
+// keyAt finds the field whose name and closing quote stand at b[i:], and the
+// name's length; otherKey where it is none or needs a closer look. It is
+// shortAt and lookup in one, for there is nothing that is done more often.
+func keyAt(b []byte, i int) (f, n int) {
+	if i < 0 || i+24 > len(b) {
+		return otherKey, 0
+	}
+	w, v := binary.LittleEndian.Uint64(b[i:]), uint64(0)
+	m := quotes(w)
+	if m != 0 {
+		w &= (m ^ (m - 1)) >> 8
+	} else {
+		v, n = binary.LittleEndian.Uint64(b[i+8:]), 8
+		if m = quotes(v); m == 0 {
+			return otherKey, 0 // no name is that long
+		}
+		v &= (m ^ (m - 1)) >> 8
+	}
+	n += bits.TrailingZeros64(m) >> 3
+	f = int(slots[slot(w, v, multiplier)])
+	if k := &names[f]; k.a != w || k.b != v || k.n != n {
+		return otherKey, 0
+	}
+	return f, n
+}
+
+func slot(a, b, m uint64) uint64 { return (a ^ b*0x9E3779B97F4A7C15) * m >> (64 - slotBits) }
 
 const slotBits = 9
 
-type slot struct {
-	name  short
-	field int
-}
+// names are the fields' names, and a last one that nothing equals.
+var names = func() (t [fieldCount + 1]short) {
+	for f := range fields {
+		t[f] = shorten(fields[f].Name)
+	}
+	t[fieldCount].n = -1
+	return t
+}()
 
 // slots and multiplier make a hash without collisions over the table's names.
-var slots, multiplier = func() (t [1 << slotBits]slot, m uint64) {
+var slots, multiplier = func() (t [1 << slotBits]uint8, m uint64) {
 search:
 	for m = 0x9E3779B97F4A7C15; ; m += 0x6A09E667F3BCC90A {
 		for i := range t {
-			t[i] = slot{field: otherKey, name: short{n: -1}}
+			t[i] = fieldCount
 		}
-		for f := range fields {
-			name := shorten(fields[f].Name)
-			at := &t[name.slot(m)]
-			if at.field != otherKey {
+		for f := range fieldCount {
+			at := &t[slot(names[f].a, names[f].b, m)]
+			if *at != fieldCount {
 				continue search
 			}
-			*at = slot{name, f}
+			*at = uint8(f)
 		}
 		return t, m
 	}

@@ -320,9 +320,11 @@ func (l *lexer) text(i int, nested bool) int {
 	i++
 	from, word, hidden := i, i, false
 	for ; i < len(b); i++ {
-		switch classes[b[i]] {
-		case plainByte:
+		class := classes[b[i]]
+		if class == plainByte {
 			continue
+		}
+		switch class {
 		case quoteByte:
 			l.lookWhole(b[from:i], nested, hidden)
 			return i + 1

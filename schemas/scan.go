@@ -198,15 +198,13 @@ const otherKey = -1
 // key scans the key that begins at i and finds which field it names; it
 // refuses one that came before.
 func (s *scanner) key(i int) (end, f int) {
-	name, ok := shortAt(s.b, i)
-	if ok {
-		if f = name.field(); f >= 0 {
-			if s.seen>>f&1 != 0 {
-				return s.twice(i, fields[f].Name), f
-			}
-			s.seen |= 1 << f
-			return i + name.n, f
+	if f, n := keyAt(s.b, i); f >= 0 {
+		bit := uint64(1) << f
+		if s.seen&bit != 0 {
+			return s.twice(i, fields[f].Name), f
 		}
+		s.seen |= bit
+		return i + n, f
 	}
 	if end = s.str(i); end < 0 {
 		return -1, otherKey
