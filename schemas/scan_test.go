@@ -262,14 +262,14 @@ func TestMutants(t *testing.T) {
 			refused++
 		}
 	}
-	for i := range sample {
+	for i := range typical {
 		for _, c := range swaps {
-			line := append([]byte(nil), sample...)
+			line := append([]byte(nil), typical...)
 			line[i] = c
 			try(line)
 		}
-		try(append(append([]byte(nil), sample[:i]...), sample[i+1:]...))
-		try(append(append(append([]byte(nil), sample[:i]...), sample[i]), sample[i:]...))
+		try(append(append([]byte(nil), typical[:i]...), typical[i+1:]...))
+		try(append(append(append([]byte(nil), typical[:i]...), typical[i]), typical[i:]...))
 		try(sample[:i])
 	}
 	if refused < total/3 {

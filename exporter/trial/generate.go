@@ -1,3 +1,4 @@
+// Package trial makes what a trial of the service needs: seeded events, a demo with its checks, and a receiver.
 package trial
 
 import (
