@@ -26,7 +26,7 @@ const (
 	// filterCost bounds one evaluation, in CEL's units: a comparison is about
 	// one, a look through text one per ten bytes. A filter of ordinary size
 	// stays below a thousand.
-	filterCost = 100_000
+	filterCost = 50_000
 )
 
 // Filter is a compiled CEL expression over a canonical event. It may be used
