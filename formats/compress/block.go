@@ -49,11 +49,12 @@ func DecodeZstd(dst, src []byte, maxDecoded int) ([]byte, error) {
 		return dst, fmt.Errorf("%w: %d bytes, allowed are %d", ErrTooLarge, h.FrameContentSize, maxDecoded)
 	}
 	n := int(h.FrameContentSize)
+	room := dst
 	if cap(dst)-len(dst) < n {
-		dst = append(make([]byte, 0, len(dst)+n), dst...)
+		room = append(make([]byte, 0, len(dst)+n), dst...)
 	}
 	// The cap is the limit: a frame that holds more than it said is an error.
-	out, err := blockDecoder().DecodeAll(src, dst[:len(dst):len(dst)+n])
+	out, err := blockDecoder().DecodeAll(src, room[:len(dst):len(dst)+n])
 	if err != nil {
 		return dst, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}

@@ -18,10 +18,11 @@ const (
 	// for the processor's cache, measured.
 	batchRows = 256
 	// batchBytes bounds a batch's lines, which it holds; a page ends before the
-	// first batch that begins with pageBytes in it, so holds at most the two
-	// together: 1 MiB, as Security Lake asks.
+	// first batch that begins with pageBytes in it, so holds less than the two
+	// together, and so than the 1 MiB that Security Lake asks for. Larger pages
+	// cost memory: 256 KiB 33 MB an encoder instead of 13, for 2 % of size.
 	batchBytes = 768 << 10
-	pageBytes  = 256 << 10
+	pageBytes  = 64 << 10
 	// groupRows and groupBytes (of lines) bound a row group, which is held until
 	// it is written.
 	groupRows  = 128 << 10
