@@ -130,7 +130,7 @@ func lastPart(name []byte) []byte {
 }
 
 func nameByte(c byte) bool {
-	return alnum(c) || c == '_' || c == '-' || c == '.' || c == '[' || c == ']'
+	return alnum(c) && c < 0x80 || c == '_' || c == '-' || c == '.' || c == '[' || c == ']'
 }
 
 // valueAt finds the value that begins at b[i]: a quoted one up to its quote, a

@@ -73,8 +73,14 @@ func plusScheme(b []byte) bool {
 	}
 }
 
+// scheme says that w ends with the word Bearer or Basic.
 func scheme(w []byte) bool {
-	return bytes.EqualFold(w, []byte("bearer")) || bytes.EqualFold(w, []byte("basic"))
+	for _, s := range []string{"bearer", "basic"} {
+		if n := len(w) - len(s); n >= 0 && bytes.EqualFold(w[n:], []byte(s)) && (n == 0 || !alnum(w[n-1])) {
+			return true
+		}
+	}
+	return false
 }
 
 // encodedName says that a secret's name stands before b[at].
@@ -99,8 +105,8 @@ func wordBefore(b []byte, at int) []byte {
 	for from > 0 && at-from < maxName && nameByte(b[from-1]) {
 		from--
 	}
-	if from > 0 && b[from-1] == '%' {
-		from = min(from+2, at)
+	if from > 0 && b[from-1] == '%' && at-from >= 2 && hex(b[from]) >= 0 && hex(b[from+1]) >= 0 {
+		from += 2
 	}
 	return b[from:at]
 }
