@@ -1,5 +1,4 @@
-// Package lane is one lane's life: cut, record, encode, send, advance;
-// back-off, suspend, park. It decides in pure code and defines what a sink is.
+// Package lane is one lane's life (cut, record, encode, send, advance; back-off, suspend, park) and defines what a sink is.
 package lane
 
 import (

@@ -1,6 +1,4 @@
-// Package shape turns what the journal holds of a tenant into what one sink
-// asked for: kinds, filter, sample, fields. A sink that asks for everything
-// gets the journal's bytes handed through.
+// Package shape turns what the journal holds of a tenant into what one sink asked for, handing the bytes through where that is everything.
 package shape
 
 import (
