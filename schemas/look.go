@@ -50,6 +50,16 @@ var secretStart = func() (t [256]uint32) {
 	return t
 }()
 
+// secretPairs has, for a letter, a bit for each letter that follows it at the
+// beginning of a word.
+var secretPairs = func() (t [256]uint32) {
+	for _, w := range SecretWords {
+		t[w[0]] |= 1 << (w[1] & 31)
+		t[w[0]-'a'+'A'] |= 1 << (w[1] & 31)
+	}
+	return t
+}()
+
 // What a byte means to text.
 const (
 	plainByte   = iota
@@ -240,6 +250,9 @@ func schemeWord(w []byte) bool {
 // whatever punctuation stands between the letters.
 func secretName(s []byte) bool {
 	for i := 0; i+3 <= len(s); i++ {
+		if c := s[i+1]; secretPairs[s[i]]>>(c&31)&1 == 0 && alnum(c) {
+			continue
+		}
 		for m := secretStart[s[i]]; m != 0; m &= m - 1 {
 			if begins(s[i+1:], SecretWords[bits.TrailingZeros32(m)][1:]) {
 				return true
