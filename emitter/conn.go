@@ -15,7 +15,7 @@ import (
 // which always reads and has the last word on how the connection ended.
 type conn struct {
 	c       *Client
-	address string
+	address string // as configured; set with peer by dial
 	wire    *wire
 	tls     *tls.Conn
 	peer    Peer
@@ -67,9 +67,9 @@ func (e ending) proof(weak bool) error {
 // shutting down or restarting, and what it read before is its own.
 func (e ending) orderly() bool { return e.notify && e.fin && e.err == nil }
 
-func newConn(c *Client, address string, w *wire, t *tls.Conn) *conn {
+func newConn(c *Client, w *wire, t *tls.Conn) *conn {
 	k := &conn{
-		c: c, address: address, wire: w, tls: t,
+		c: c, wire: w, tls: t,
 		quiesced:  make(chan struct{}),
 		killed:    make(chan struct{}),
 		writerEnd: make(chan error, 1),

@@ -126,7 +126,8 @@ func (c *Client) dial(ctx context.Context, address string) (*conn, *Error) {
 		}
 		return nil, classify(doHandshake, address, herr, certAsked, !own.IsZero())
 	}
-	k := newConn(c, address, w, t)
+	k := newConn(c, w, t)
+	k.address = address
 	k.peer = describe(address, tcp, t.ConnectionState(), own)
 	return k, nil
 }

@@ -239,7 +239,8 @@ type flush struct {
 }
 
 // New makes a client. It connects at the first Offer (at once where
-// Options.Unconfirmed is set). Options that cannot work are an error here.
+// Options.Unconfirmed is set: then Events may be called before New returns).
+// Options that cannot work are an error here.
 func New(o Options) (*Client, error) {
 	if err := o.check(); err != nil {
 		return nil, err

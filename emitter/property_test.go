@@ -19,7 +19,7 @@ import (
 // TestAnyFaultsLoseNothing: whatever happens in whatever order, every line
 // offered arrives at least once, in order apart from repeats, and is confirmed.
 func TestAnyFaultsLoseNothing(t *testing.T) {
-	if err := flag.Set("rapid.checks", "12"); err != nil {
+	if err := flag.Set("rapid.checks", "8"); err != nil {
 		t.Fatal(err)
 	}
 	rapid.Check(t, func(rt *rapid.T) {
