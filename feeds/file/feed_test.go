@@ -145,6 +145,32 @@ func TestCopyTruncate(t *testing.T) {
 	}
 }
 
+func TestTruncationWhileItIsRead(t *testing.T) {
+	dir, pattern := glob(t)
+	a := filepath.Join(dir, "a.log")
+	for _, next := range []string{"", "x\n", "another first line\nand a second one\n"} {
+		f := newWorld().feed(t, pattern, true, nil)
+		if err := os.WriteFile(a, []byte("first line\nsecond\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f.scan(f.o.Now())
+		tl := f.order[0]
+		head, ok := f.ready(tl)
+		if !ok {
+			t.Fatal("there is nothing to read")
+		}
+		if err := os.WriteFile(a, []byte(next), 0o600); err != nil { // this moment
+			t.Fatal(err)
+		}
+		mark := tl.mark
+		mark.Offset = 18
+		if f.same(tl, &mark, head) {
+			t.Errorf("%q is taken for the same file", next)
+		}
+		f.closeAll()
+	}
+}
+
 func TestTruncationOfUnreadLinesIsTold(t *testing.T) {
 	dir, pattern := glob(t)
 	a := filepath.Join(dir, "a.log")

@@ -242,6 +242,23 @@ func TestAnAnswerMayTakeLongerThanReading(t *testing.T) {
 	}
 }
 
+func TestWhoSendsTooMuchSeesTheAnswer(t *testing.T) {
+	o := newWorld().options()
+	o.MaxBody = 1 << 20
+	s := start(t, o)
+	const size = 4 << 20
+	c := s.dial(t, head+fmt.Sprintf("Content-Length: %d\r\n\r\n", size))
+	for range 2 { // slower than net/http waits by itself before it resets
+		if n, err := io.Copy(c, zeros(size/2)); err != nil {
+			t.Fatalf("after %d bytes: %v", n, err)
+		}
+		<-time.After(700 * time.Millisecond)
+	}
+	if line, err := bufio.NewReader(c).ReadString('\n'); !strings.Contains(line, " 413 ") {
+		t.Errorf("%q %v", line, err)
+	}
+}
+
 func TestExpectContinueIsToldBeforeItSends(t *testing.T) {
 	s := start(t, newWorld().options())
 	c := s.dial(t, head+"Content-Length: 100000000\r\nExpect: 100-continue\r\n\r\n")

@@ -17,9 +17,14 @@ import (
 // sends less in that time (a slow loris) is cut off.
 const progress = 64 << 10
 
-// firstRead is how much room a body gets before anything of it has come: a
-// length that is only claimed costs nobody memory.
-const firstRead = 16 << 10
+// firstRead is how much room a body gets before anything of it has come, and
+// then four times what came: a length that is only claimed costs no memory.
+const firstRead = minBuffer
+
+// more is how large a buffer should be that holds n bytes and is full.
+func (q *request) more(n int) int {
+	return max(n+1, min(4*n, int(q.f.o.MaxBody)+1))
+}
 
 // read reads and decompresses the body into q.body.
 func (q *request) read() *answer {
@@ -27,13 +32,9 @@ func (q *request) read() *answer {
 	if r.ContentLength > q.f.o.MaxBody && r.Header.Get("Expect") != "" {
 		return q.tooLarge("") // the client waits for leave to send; it does not get it
 	}
-	room := firstRead
-	if n := r.ContentLength; n >= 0 && n < firstRead {
-		room = int(n) + 1 // one more, so that the end is seen without growing
-	}
 	for {
 		if len(q.wire.b) == cap(q.wire.b) {
-			if !q.wire.grow(&q.f.memory, max(room, len(q.wire.b)+1)) {
+			if !q.wire.grow(&q.f.memory, max(firstRead, q.more(len(q.wire.b)))) {
 				return q.busy()
 			}
 		}
@@ -125,7 +126,7 @@ func (q *request) decode() *answer {
 	}
 	defer z.Close()
 	for {
-		if len(q.plain.b) == cap(q.plain.b) && !q.plain.grow(&q.f.memory, max(firstRead, 2*len(q.wire.b), len(q.plain.b)+1)) {
+		if len(q.plain.b) == cap(q.plain.b) && !q.plain.grow(&q.f.memory, max(firstRead, min(2*len(q.wire.b), int(q.f.o.MaxBody)), q.more(len(q.plain.b)))) {
 			return q.busy()
 		}
 		n, err := z.Read(q.plain.b[len(q.plain.b):cap(q.plain.b)])

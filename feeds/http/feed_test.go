@@ -2,6 +2,7 @@ package httpfeed
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"datasync/feeds"
+	"datasync/feeds/intake"
 	"datasync/formats/compress"
 )
 
@@ -234,6 +236,31 @@ func TestNothingIsAnsweredWith200UnlessItIsDurable(t *testing.T) {
 	}
 	if st := s.Status(); st.ByStatus[503] != 4 || st.Accepted != 1 || st.Memory != 0 || st.InFlight != 0 {
 		t.Errorf("status %+v", st)
+	}
+}
+
+// panicky is an intake with a bug.
+type panicky struct{ world }
+
+func (*panicky) Submit(context.Context, *intake.Request) (intake.Result, error) { panic("a bug") }
+
+func TestAPanicIsToldAndCostsOneConnection(t *testing.T) {
+	told := make(chan string, 1)
+	o := newWorld().options()
+	o.Intake = &panicky{}
+	o.OnError = func(err error) { told <- err.Error() }
+	s := start(t, o)
+	if r, err := s.try("POST", "/v1/ingest/canonical", strings.NewReader("{}"), key, "ka"); err == nil {
+		t.Errorf("answered %+v", r)
+	}
+	if m := <-told; !strings.Contains(m, "a bug") {
+		t.Errorf("told %s", m)
+	}
+	if st := s.Status(); st.Memory != 0 || st.InFlight != 0 {
+		t.Errorf("still taken: %+v", st)
+	}
+	if r := s.post(t, "/v1/ingest/canonical", strings.NewReader(""), key, "ka"); r.status != 400 {
+		t.Errorf("afterwards: %+v", r)
 	}
 }
 

@@ -112,6 +112,9 @@ func TestSweepDeletesWhatExpired(t *testing.T) {
 	s.once(t, "ka", "old", "{}")
 	now = now.Add(8 * time.Minute)
 	s.once(t, "ka", "new", "{}")
+	if len(s.answered.aging) != 2 {
+		t.Errorf("to be forgotten: %v", s.answered.aging)
+	}
 	s.stop(t)
 	w.facts["idem/edge/not-ours"] = []byte("x")
 	w.facts["idem/edge/00112233445566778899aabbccddeeff"] = []byte("unreadable")
