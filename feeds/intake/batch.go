@@ -35,6 +35,9 @@ type batch struct {
 	key    []byte // the last record key that was judged, and what it names
 	keyFor feeds.TenantID
 
+	reason, masked string // the last reason, and what is kept of it
+	reasonOf       feeds.TenantID
+
 	hash   [sha256.Size]byte // of the record being taken, once it is asked for
 	hashed bool
 }
@@ -71,7 +74,7 @@ func (b *batch) end() {
 	b.out.Reset()
 	clear(b.entries)
 	b.events, b.entries, b.rejects = b.events[:0], b.entries[:0], nil
-	b.req, b.in = nil, adapt.Input{}
+	b.req, b.in, b.reason, b.masked = nil, adapt.Input{}, "", ""
 	b.door.batches.Put(b)
 }
 
@@ -182,25 +185,42 @@ func (b *batch) route(t feeds.TenantID) *route {
 	return rt
 }
 
+// A request may be nothing but rubbish, and a body of two-byte lines must not
+// cost a hundred times its size: behind the first ownEntries bad values, those
+// that follow share entries of up to sharedBytes.
+const (
+	ownEntries  = 1000
+	sharedBytes = 1 << 20
+)
+
 // reject keeps a bad value's bytes, masked, for the quarantine.
 func (b *batch) reject(rec *feeds.Record, index int, tenant feeds.TenantID, reason, format string, data []byte) {
+	if tenant == "" {
+		tenant = b.in.Tenant
+	}
 	var rules *redact.Rules
 	if tenant != "" {
 		rules = b.door.o.Rules(tenant)
 	}
-	if tenant == "" {
-		tenant = b.in.Tenant
+	if b.reason != reason || b.reasonOf != tenant || b.masked == "" {
+		b.reason, b.reasonOf, b.masked = reason, tenant, maskReason(rules, reason)
+	}
+	b.rejects = append(b.rejects, Rejection{Index: b.read + index, Reason: b.masked})
+	if n := len(b.entries); n > ownEntries {
+		last := &b.entries[n-1]
+		if last.Tenant == tenant && last.Format == format && len(last.Data)+len(data) < sharedBytes {
+			last.add(rules, data)
+			return
+		}
 	}
 	if !b.hashed {
 		b.hash, b.hashed = sha256.Sum256(rec.Value), true
 	}
-	e := newEntry(rules, reason, data)
-	e.Time = time.UnixMilli(b.now)
-	e.Feed, e.Format, e.Tenant = b.door.o.Feed, format, tenant
-	e.Position, e.Index = rec.Position, index
+	e := Entry{Time: time.UnixMilli(b.now), Tenant: tenant, Feed: b.door.o.Feed, Format: format,
+		Position: rec.Position, Index: index, Reason: b.masked}
+	e.add(rules, data)
 	e.ID = entryID(&e, b.hash)
 	b.entries = append(b.entries, e)
-	b.rejects = append(b.rejects, Rejection{Index: b.read + index, Reason: e.Reason})
 }
 
 // append makes the request durable.

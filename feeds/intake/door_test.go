@@ -189,6 +189,34 @@ func TestBadRecordsDoNotStopAFeed(t *testing.T) {
 	}
 }
 
+func TestRubbishIsKeptWithoutGrowing(t *testing.T) {
+	r := newRig(t, nil)
+	const n = 200_000
+	body := strings.Repeat("x\n", n)
+	recs := func(yield func(feeds.Record) bool) {
+		for i := range n {
+			if !yield(feeds.Record{Value: []byte(body[2*i : 2*i+2])}) {
+				return
+			}
+		}
+	}
+	res := r.submit(t, &Request{Format: "canonical", Tenant: "acme", Records: recs})
+	if len(res.Rejected) != n || res.Rejected[n-1].Index != n-1 {
+		t.Fatalf("%d rejected", len(res.Rejected))
+	}
+	count, kept := 0, 0
+	for _, e := range r.entries(t) {
+		count += e.Count
+		kept += strings.Count(string(e.Data), "x")
+	}
+	if count != n || kept != n {
+		t.Errorf("%d counted, %d kept", count, kept)
+	}
+	if size := len(r.bad.all()); size > 3*len(body)+ownEntries*400 {
+		t.Errorf("%d bytes of rubbish became %d", len(body), size)
+	}
+}
+
 func TestOnlyBadRecordsStillMoveTheSource(t *testing.T) {
 	r := newRig(t, nil)
 	req := request("acme", "garbage")

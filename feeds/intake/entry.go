@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -37,6 +38,10 @@ type Entry struct {
 	Position string
 	Index    int
 	Reason   string
+	// Count is how many bad values the entry stands for: more than one where a
+	// request held very many. They are lines of Data then, and Reason is the
+	// first one's.
+	Count int
 	// Size is how many bytes the record had. Data holds them, secrets masked;
 	// at most MaxKept of them.
 	Size int
@@ -45,15 +50,27 @@ type Entry struct {
 	Redactions []string
 }
 
-// newEntry masks and cuts what was rejected. A reason may quote the record, so
-// it is masked too.
-func newEntry(rules *redact.Rules, reason string, data []byte) Entry {
-	e := Entry{Size: len(data)}
-	cut := bytes.TrimRight(data[:min(len(data), MaxKept)], "\r\n")
-	e.Data, e.Redactions = rules.Record(nil, cut)
+// add masks a rejected value and puts it behind what the entry holds, on a
+// line of its own.
+func (e *Entry) add(rules *redact.Rules, data []byte) {
+	e.Count++
+	e.Size += len(data)
+	if len(e.Data) > 0 {
+		e.Data = append(e.Data, '\n')
+	}
+	var found []string
+	e.Data, found = rules.Record(e.Data, bytes.TrimRight(data[:min(len(data), MaxKept)], "\r\n"))
+	for _, f := range found {
+		if !slices.Contains(e.Redactions, f) {
+			e.Redactions = append(e.Redactions, f)
+		}
+	}
+}
+
+// maskReason masks a reason, which may quote the record.
+func maskReason(rules *redact.Rules, reason string) string {
 	masked, _ := rules.Record(nil, []byte(reason))
-	e.Reason = string(masked)
-	return e
+	return string(masked)
 }
 
 // entryID names an entry by its place in its source and what stood there, so
@@ -83,6 +100,7 @@ type stored struct {
 	Position   string         `json:"position,omitempty"`
 	Index      int            `json:"index,omitempty"`
 	Reason     string         `json:"reason"`
+	Count      int            `json:"count,omitempty"` // where more than one
 	Size       int            `json:"size"`
 	Redactions []string       `json:"redactions,omitempty"`
 	Text       string         `json:"text,omitempty"`   // the record, where it is UTF-8
@@ -93,6 +111,9 @@ type stored struct {
 func appendEntry(dst []byte, e *Entry) ([]byte, error) {
 	s := stored{ID: e.ID, Time: e.Time.UnixMilli(), Tenant: e.Tenant, Feed: e.Feed, Sink: e.Sink, Format: e.Format,
 		Position: e.Position, Index: e.Index, Reason: e.Reason, Size: e.Size, Redactions: e.Redactions}
+	if e.Count > 1 {
+		s.Count = e.Count
+	}
 	if utf8.Valid(e.Data) {
 		s.Text = string(e.Data)
 	} else {
@@ -118,7 +139,7 @@ func parseEntry(line []byte) (Entry, error) {
 		return Entry{}, fmt.Errorf("quarantine: reading an entry of %d bytes: %w", len(line), err)
 	}
 	e := Entry{ID: s.ID, Time: time.UnixMilli(s.Time).UTC(), Tenant: s.Tenant, Feed: s.Feed, Sink: s.Sink, Format: s.Format,
-		Position: s.Position, Index: s.Index, Reason: s.Reason, Size: s.Size, Data: []byte(s.Text), Redactions: s.Redactions}
+		Position: s.Position, Index: s.Index, Reason: s.Reason, Count: max(s.Count, 1), Size: s.Size, Data: []byte(s.Text), Redactions: s.Redactions}
 	if s.Base64 != "" {
 		data, err := base64.StdEncoding.DecodeString(s.Base64)
 		if err != nil {

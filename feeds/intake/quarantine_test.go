@@ -37,9 +37,9 @@ func TestEntriesComeBackAsTheyWere(t *testing.T) {
 	log := &fakeLog{}
 	q := open(t, log)
 	want := []Entry{
-		{ID: "a1", Time: clock.UTC(), Tenant: "acme", Feed: "edge", Format: "netacea", Position: "p:1", Index: 2, Reason: "why \"this\"", Size: 9, Data: []byte("text\n\u2028é"), Redactions: []string{"tokens"}},
-		{ID: "b1", Time: clock.UTC(), Feed: "edge", Reason: "bytes", Size: 3, Data: []byte{0xff, 0, '\n'}},
-		{ID: "c1", Time: clock.UTC(), Tenant: "beta", Feed: "", Sink: "siem", Reason: "refused", Size: 0, Data: []byte{}},
+		{ID: "a1", Time: clock.UTC(), Tenant: "acme", Feed: "edge", Format: "netacea", Position: "p:1", Index: 2, Count: 1, Reason: "why \"this\"", Size: 9, Data: []byte("text\n\u2028é"), Redactions: []string{"tokens"}},
+		{ID: "b1", Time: clock.UTC(), Feed: "edge", Reason: "bytes", Count: 7, Size: 3, Data: []byte{0xff, 0, '\n'}},
+		{ID: "c1", Time: clock.UTC(), Tenant: "beta", Feed: "", Sink: "siem", Reason: "refused", Count: 1, Size: 0, Data: []byte{}},
 	}
 	if err := q.Put(context.Background(), want...); err != nil {
 		t.Fatal(err)

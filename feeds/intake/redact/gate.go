@@ -44,7 +44,7 @@ func encoded(b []byte) bool {
 		case alnum(c) && c < 0x80, c == '%', c == '@', c == '_':
 			return true
 		case c == '=' || c == ':' || c == '"':
-			if encodedName(b, i) {
+			if encodedName(b, i) || c == ':' && bytes.IndexByte(b[i:], '@') >= 0 {
 				return true
 			}
 		case c == ' ' || c == '+':
