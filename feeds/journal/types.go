@@ -118,6 +118,11 @@ type Chunk struct {
 	Next Position
 	// More says that events that satisfy the ReadOptions follow behind Next.
 	More bool
+
+	steps  []Step // what the spans' slices are cut from
+	kinds  []KindRun
+	packed []byte
+	meta   blockMeta
 }
 
 // ReadOptions bound a Read; the zero value reads up to 1 MiB.

@@ -1,0 +1,113 @@
+package journal
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"datasync/feeds"
+)
+
+// batchOf makes a batch of lines, each "tenant:text".
+func batchOf(j *Journal, tenants []string, from int) *Batch {
+	b := &Batch{}
+	for i, t := range tenants {
+		line := fmt.Sprintf(`{"tenant_id":%q,"n":%d}`+"\n", t, from+i)
+		b.Events = append(b.Events, Event{Off: uint32(len(b.Arena)), Len: uint32(len(line)),
+			Tenant: j.Tenant(feeds.TenantID(t)), Kind: uint8(i % 3), Time: int64(1000 + from + i)})
+		b.Arena = append(b.Arena, line...)
+	}
+	return b
+}
+
+func openTest(t *testing.T, dir string, o Options) *Store {
+	t.Helper()
+	if o.Report == nil {
+		o.Report = func(i Incident) { t.Logf("incident: %s %s", i.What, i.Message) }
+	}
+	s, err := OpenStore(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func readAll(t *testing.T, j *Journal, tenant string) (string, []Hole, Position) {
+	t.Helper()
+	var c Chunk
+	var out []byte
+	var holes []Hole
+	p := Position{}
+	for {
+		if err := j.Read(j.Tenant(feeds.TenantID(tenant)), p, ReadOptions{}, &c); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, c.Data...)
+		holes = append(holes, c.Holes...)
+		p = c.Next
+		if !c.More {
+			return string(out), holes, p
+		}
+	}
+}
+
+func TestAppendReadReopen(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, dir, Options{})
+	id := s.ID()
+	j, err := s.Shard("http-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{}
+	tenants := []string{"acme", "beta", "acme", "gamma", "acme", "beta"}
+	for n := range 50 {
+		b := batchOf(j, tenants, n*10)
+		for i, e := range b.Events {
+			want[tenants[i]] += string(b.Arena[e.Off : e.Off+e.Len])
+		}
+		b.Source = uint64(n + 1)
+		b.Facts = []Fact{{Key: "last", Value: fmt.Append(nil, n)}, {Key: "count", Value: AppendCounts(nil, 1, 2), Add: true}}
+		if _, err := j.Append(context.Background(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(j *Journal) {
+		t.Helper()
+		for tenant, text := range want {
+			got, holes, p := readAll(t, j, tenant)
+			if got != text || len(holes) > 0 {
+				t.Fatalf("%s: %d bytes, want %d; holes %v", tenant, len(got), len(text), holes)
+			}
+			if end := j.Standing(j.Tenant(feeds.TenantID(tenant))).End; p != end || end.Bytes != uint64(len(text)) {
+				t.Fatalf("%s: ends at %+v, stands at %+v", tenant, p, end)
+			}
+		}
+		if v, _ := j.Fact("last"); string(v) != "49" {
+			t.Fatalf("fact last is %q", v)
+		}
+		if v, _ := j.Fact("count"); fmt.Sprint(Counts(v)) != "[50 100]" {
+			t.Fatalf("counts are %v", Counts(v))
+		}
+		if j.Source() != 50 {
+			t.Fatalf("source is %d", j.Source())
+		}
+	}
+	check(j)
+	for range 3 {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openTest(t, dir, Options{Report: func(i Incident) { t.Errorf("incident: %+v", i) }})
+		if s.ID() != id {
+			t.Fatalf("id changed from %s to %s", id, s.ID())
+		}
+		if j, err = s.Shard("http-0"); err != nil {
+			t.Fatal(err)
+		}
+		check(j)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

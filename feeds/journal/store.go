@@ -1,0 +1,386 @@
+package journal
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"datasync/feeds"
+)
+
+const (
+	lockFile    = "LOCK"
+	idFile      = "ID"
+	reserveFile = "RESERVE"
+	asideDir    = "set-aside"
+
+	// The journal's own facts.
+	keyGap   = "journal/gap/"        // + place → JSON of gap
+	keyClock = "journal/clock/"      // + sequence → counts: time
+	keyTrim  = "journal/trim/"       // + tenant → counts: ranges, six a piece
+	keyFloor = "journal/floor"       // → counts: sequence
+	keyGone  = "journal/gone/"       // + segment's file name → 1: is being deleted
+	keyGen   = "journal/generation/" // + first commit → counts: the generation that counts
+)
+
+// Store is all shards of one data folder. Its methods may be called from many
+// goroutines.
+type Store struct {
+	dir   string
+	id    string
+	o     Options
+	cache *cache
+	lock  io.Closer
+	used  atomic.Int64 // bytes of files, preallocation and reserve included
+
+	mu      sync.Mutex
+	shards  map[string]*Journal
+	closed  bool
+	reserve int64 // size of the reserve file, 0 while it is released
+
+	maintaining sync.Mutex
+	kicked      chan struct{}
+	stop        chan struct{}
+	stopped     chan struct{}
+}
+
+// OpenStore opens or makes a data folder and takes it for this process.
+func OpenStore(dir string, o Options) (*Store, error) {
+	if err := o.fill(); err != nil {
+		return nil, fmt.Errorf("journal %s: %w", dir, err)
+	}
+	if err := o.FS.Dir(dir, false); err != nil {
+		return nil, fmt.Errorf("journal: making its folder: %w", err)
+	}
+	s := &Store{dir: dir, o: o, shards: map[string]*Journal{}, cache: newCache(o.FS, defaultCache),
+		kicked: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{})}
+	if l, ok := o.FS.(Locker); ok {
+		lock, err := l.Lock(filepath.Join(dir, lockFile))
+		if err != nil {
+			return nil, fmt.Errorf("journal: %w", err)
+		}
+		s.lock = lock
+	}
+	if err := s.prepare(); err != nil {
+		return nil, errors.Join(fmt.Errorf("journal %s: %w", dir, err), s.unlock())
+	}
+	go s.maintainer()
+	return s, nil
+}
+
+// fill sets the defaults and refuses what makes no sense.
+func (o *Options) fill() error {
+	if o.MaxBytes < 0 || o.SegmentBytes < 0 || o.ReserveBytes < 0 || o.CommitBytes < 0 || o.Retain < 0 || o.GroupDelay < 0 {
+		return errors.New("a size or duration is negative")
+	}
+	set := func(p *int64, v int64) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	set(&o.MaxBytes, 50<<30)
+	set((*int64)(&o.Retain), int64(24*time.Hour))
+	set(&o.SegmentBytes, 64<<20)
+	set(&o.ReserveBytes, 64<<20)
+	o.ReserveBytes = min(o.ReserveBytes, o.MaxBytes/8)
+	o.SegmentBytes = min(max(o.SegmentBytes, 4*segmentHeaderLen), 1<<31)
+	if o.CommitBytes == 0 {
+		o.CommitBytes = 4 << 20
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.FS == nil {
+		o.FS = OS()
+	}
+	return nil
+}
+
+// prepare reads or makes the id and the reserve, and sums up what is used.
+func (s *Store) prepare() error {
+	if err := s.readID(); err != nil {
+		return err
+	}
+	names, err := s.Shards()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		infos, err := s.o.FS.List(filepath.Join(s.dir, n))
+		if err != nil {
+			return err
+		}
+		for _, i := range infos {
+			s.used.Add(i.Size())
+		}
+	}
+	infos, err := s.o.FS.List(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, i := range infos {
+		if i.Name() == reserveFile {
+			s.reserve = i.Size()
+			s.used.Add(s.reserve)
+		}
+	}
+	s.restoreReserve()
+	return nil
+}
+
+const idAlphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+func validID(id string) bool {
+	return len(id) == 6 && strings.Trim(id, idAlphabet) == ""
+}
+
+// readID finds the store's id in its file, else in any segment (every segment
+// bears it), else makes it.
+func (s *Store) readID() error {
+	path := filepath.Join(s.dir, idFile)
+	f, err := s.o.FS.Open(path, true)
+	if err == nil {
+		p := make([]byte, 6)
+		if readFull(f, p, 0) == nil && validID(string(p)) {
+			s.id = string(p)
+			return f.Close()
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = s.o.FS.Create(path)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the journal's id: %w", err)
+	}
+	if s.id, err = s.idOfSegments(); err == nil {
+		_, err = f.WriteAt([]byte(s.id+"\n"), 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = s.o.FS.Dir(s.dir, true)
+	}
+	if err != nil {
+		return fmt.Errorf("writing the journal's id: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) idOfSegments() (string, error) {
+	names, err := s.Shards()
+	if err != nil {
+		return "", err
+	}
+	for _, n := range names {
+		infos, err := s.o.FS.List(filepath.Join(s.dir, n))
+		if err != nil {
+			return "", err
+		}
+		for _, i := range infos {
+			h, err := readSegmentHeader(s.o.FS, filepath.Join(s.dir, n, i.Name()))
+			if err == nil && validID(h.Journal) {
+				return h.Journal, nil
+			}
+		}
+	}
+	var p [6]byte
+	if _, err := rand.Read(p[:]); err != nil {
+		return "", err
+	}
+	for i := range p {
+		p[i] = idAlphabet[int(p[i])%len(idAlphabet)]
+	}
+	return string(p[:]), nil
+}
+
+// ID is the store's id: six characters [a-z0-9], made once with the folder.
+func (s *Store) ID() string { return s.id }
+
+// Shard opens a shard, recovering what a crash left, or makes it. The same
+// name gives the same Journal.
+func (s *Store) Shard(name string) (*Journal, error) {
+	if name == "" || name == asideDir || strings.ContainsAny(name, "/\\") || name[0] == '.' {
+		return nil, fmt.Errorf("journal: %q cannot name a shard", name)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, feeds.ErrStopped
+	}
+	if j := s.shards[name]; j != nil {
+		return j, nil
+	}
+	j, err := s.openShard(name)
+	if err != nil {
+		return nil, fmt.Errorf("journal: opening shard %s: %w", name, err)
+	}
+	s.shards[name] = j
+	return j, nil
+}
+
+// Shards names the shards on disk, sorted.
+func (s *Store) Shards() ([]string, error) {
+	infos, err := s.o.FS.List(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("journal: listing shards: %w", err)
+	}
+	var out []string
+	for _, i := range infos {
+		if i.IsDir() && i.Name() != asideDir {
+			out = append(out, i.Name())
+		}
+	}
+	return out, nil
+}
+
+func (s *Store) open() []*Journal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*Journal, 0, len(s.shards))
+	for _, j := range s.shards {
+		out = append(out, j)
+	}
+	return out
+}
+
+// Usage is how full the store is.
+type Usage struct {
+	// Used are the bytes of all files, what is preallocated and the reserve
+	// included; Cap is max_bytes.
+	Used, Cap int64
+	// Undelivered are the bytes of events that some lane still wants, by
+	// tenant, over all open shards.
+	Undelivered map[feeds.TenantID]int64
+}
+
+// Usage sums up what is used, and what is undelivered, tenant by tenant.
+func (s *Store) Usage() Usage {
+	u := Usage{Used: s.used.Load(), Cap: s.o.MaxBytes, Undelivered: map[feeds.TenantID]int64{}}
+	for _, j := range s.open() {
+		j.undelivered(u.Undelivered)
+	}
+	return u
+}
+
+func (s *Store) grew(n int64) { s.used.Add(n) }
+
+// mayGrow says whether n more bytes fit under max_bytes; facts may use what
+// the reserve keeps free.
+func (s *Store) mayGrow(n int64, events bool) bool {
+	if used := s.used.Load() + n; used > s.o.MaxBytes*17/20 {
+		s.kick()
+		return !events || used <= s.o.MaxBytes
+	}
+	return true
+}
+
+// kick asks for a maintenance pass soon.
+func (s *Store) kick() {
+	select {
+	case s.kicked <- struct{}{}:
+	default:
+	}
+}
+
+// maintainer runs the passes that appends ask for.
+func (s *Store) maintainer() {
+	defer close(s.stopped)
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-s.kicked:
+			if err := s.Maintain(); err != nil && s.o.Report != nil && !errors.Is(err, feeds.ErrStopped) {
+				s.o.Report(Incident{What: "maintain", Message: err.Error()})
+			}
+		}
+	}
+}
+
+// releaseReserve gives the reserve file's room to facts.
+func (s *Store) releaseReserve(j *Journal) bool {
+	s.mu.Lock()
+	n := s.reserve
+	s.reserve = 0
+	s.mu.Unlock()
+	if n == 0 {
+		return false
+	}
+	err := s.o.FS.Remove(filepath.Join(s.dir, reserveFile))
+	if err == nil {
+		err = s.o.FS.Dir(s.dir, true)
+	}
+	s.grew(-n)
+	j.report(Incident{What: "reserve-released", Bytes: n, Message: "the disk is full: the reserve was given to facts, so that delivery can go on"})
+	return err == nil
+}
+
+// restoreReserve makes the reserve file where there is none and room for it.
+func (s *Store) restoreReserve() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.o.ReserveBytes
+	if s.reserve > 0 || s.closed || s.used.Load()+n > s.o.MaxBytes {
+		return
+	}
+	path := filepath.Join(s.dir, reserveFile)
+	f, err := s.o.FS.Create(path)
+	if err != nil {
+		return // a full or failing disk says so where it matters
+	}
+	if err = errors.Join(f.Resize(n), f.Close()); err != nil {
+		_ = s.o.FS.Remove(path) // as above
+		return
+	}
+	s.reserve = n
+	s.used.Add(n)
+}
+
+// Close ends all shards: what was put later becomes durable, files are cut to
+// their ends. Appends under way are finished first.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	close(s.stop)
+	<-s.stopped
+	js := s.open()
+	for _, j := range js {
+		j.queue.close()
+	}
+	for _, j := range js {
+		<-j.done
+	}
+	return errors.Join(s.cache.closeAll(), s.unlock())
+}
+
+func (s *Store) unlock() error {
+	if s.lock == nil {
+		return nil
+	}
+	return s.lock.Close()
+}
+
+// Scrub reads every sealed block once, at most bytesPerSecond (0 is no limit),
+// and reports damage like Read does.
+func (s *Store) Scrub(ctx context.Context, bytesPerSecond int64) error {
+	for _, j := range s.open() {
+		if err := j.scrub(ctx, bytesPerSecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
