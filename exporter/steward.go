@@ -125,7 +125,7 @@ func (st *steward) apply(ctx context.Context, set *tenants.Set) error {
 // renew makes or changes a sink.
 func (st *steward) renew(ctx context.Context, key state.Key, settings *tenants.Sink) error {
 	old := st.sinks[key]
-	if old != nil && same(old.Settings, settings) {
+	if old != nil && old.Settings.Digest == settings.Digest {
 		return nil
 	}
 	sink, err := st.remake(ctx, key, old, settings)
@@ -152,14 +152,6 @@ func (st *steward) remake(ctx context.Context, key state.Key, old *lane.Sink, se
 		return nil, err
 	}
 	return st.s.makeSink(settings, peers)
-}
-
-// same says whether two settings mean the same deliveries; compiled parts are
-// made from their sources, which are compared.
-func same(a, b *tenants.Sink) bool {
-	x, y := *a, *b
-	x.Deliver.Schedule, y.Deliver.Schedule = nil, nil
-	return reflect.DeepEqual(x, y)
 }
 
 // drop ends a sink that is no longer configured; its lanes keep their places.

@@ -170,7 +170,7 @@ func (e *env) encode(ctx context.Context, l *Lane, out *tenants.Output, x encodi
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
-	sh, err := shape.New(out, false)
+	sh, err := shape.New(out, l.sink.Settings.Filter, false)
 	if err != nil {
 		return false, fmt.Errorf("shape %s: %w", l.Key, err)
 	}

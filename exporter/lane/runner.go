@@ -192,11 +192,11 @@ func (r *Runner) turn(l *Lane) {
 	l.busy, l.again, l.wantsRoom = true, false, false
 	b := backlog{fact: l.fact, end: l.end, oldest: l.oldest, flush: l.flush}
 	if stream := l.sink.Stream; stream != nil {
-		sent, epoch := l.sent, stream.epoch
+		sent, o := l.sent, offering{stream.epoch, l.fact.Read.Seq > l.fact.Pos.Seq && l.sent == l.fact.Read}
 		r.mu.Unlock()
-		s := r.env.stepStream(r.ctx, l, sent, epoch)
+		s := r.env.stepStream(r.ctx, l, sent, o)
 		r.mu.Lock()
-		r.streamed(l, s, epoch == stream.epoch)
+		r.streamed(l, s, o.epoch == stream.epoch)
 		return
 	}
 	r.mu.Unlock()

@@ -25,11 +25,18 @@ type streamed struct {
 	err    error
 }
 
+// offering is what a turn must know of its lane from the moment it began.
+type offering struct {
+	epoch uint64
+	// restored: the peer had read up to where the turn begins, and confirmed less.
+	restored bool
+}
+
 // stepStream offers what lies behind l.sent to the sink, a few chunks a turn.
-func (e *env) stepStream(ctx context.Context, l *Lane, sent journal.Position, epoch uint64) streamed {
+func (e *env) stepStream(ctx context.Context, l *Lane, sent journal.Position, o offering) streamed {
 	r := streamed{sent: sent}
 	out := l.sink.Settings.Output
-	sh, err := shape.New(&out, true)
+	sh, err := shape.New(&out, l.sink.Settings.Filter, true)
 	if err != nil {
 		r.err = fmt.Errorf("shape %s: %w", l.Key, err)
 		return r
@@ -43,6 +50,9 @@ func (e *env) stepStream(ctx context.Context, l *Lane, sent journal.Position, ep
 			return r
 		}
 		if c.Next == r.sent {
+			if o.restored { // nothing new, but a connection must prove what the last life sent
+				l.sink.Stream.Sink.Offer(nil, Segment{Lane: l, To: r.sent, Epoch: o.epoch})
+			}
 			return r
 		}
 		s := sh.Shape(c)
@@ -55,7 +65,7 @@ func (e *env) stepStream(ctx context.Context, l *Lane, sent journal.Position, ep
 			frame = l.sink.Frame(frame[:0], lines)
 			lines = frame
 		}
-		if !l.sink.Stream.Sink.Offer(lines, Segment{Lane: l, To: c.Next, Committed: committed(c), Counts: s.Counts, Epoch: epoch}) {
+		if !l.sink.Stream.Sink.Offer(lines, Segment{Lane: l, To: c.Next, Committed: committed(c), Counts: s.Counts, Epoch: o.epoch}) {
 			r.noRoom = true
 			return r
 		}

@@ -34,16 +34,19 @@ type Shaper struct {
 	buf     []byte
 }
 
-// New makes the shaper of an output. Drops pick their fields as they encode;
-// for a stream project is set, and the shaper does.
-func New(o *tenants.Output, project bool) (*Shaper, error) {
+// New makes the shaper of an output; filter is o.Filter compiled, nil where it
+// is not at hand. Drops pick their fields as they encode; for a stream project
+// is set, and the shaper does.
+func New(o *tenants.Output, filter *tenants.Filter, project bool) (*Shaper, error) {
 	s := &Shaper{kinds: o.Kinds, sample: math.MaxUint64}
 	if o.Filter != "" {
-		f, err := tenants.CompileFilter(o.Filter)
-		if err != nil {
-			return nil, fmt.Errorf("compile filter: %w", err)
+		if filter == nil || filter.String() != o.Filter {
+			var err error
+			if filter, err = tenants.CompileFilter(o.Filter); err != nil {
+				return nil, fmt.Errorf("compile filter: %w", err)
+			}
 		}
-		s.filter = f
+		s.filter = filter
 	}
 	if o.Sample < 1 {
 		s.sample = uint64(o.Sample * math.MaxUint64)
