@@ -38,15 +38,18 @@ func packReader(t testing.TB, encoding string, r io.Reader) string {
 	return b.String()
 }
 
-func TestStatuses(t *testing.T) {
+// exchange is a request and what it is answered with.
+type exchange struct {
+	name, method, path, body string
+	headers                  []string
+	status                   int
+	says                     string // in the body
+}
+
+func TestBodies(t *testing.T) {
 	big := `{"a":"` + strings.Repeat("x", 64<<10) + `"}`
 	form := []string{key, "ka", "Content-Type", "application/x-www-form-urlencoded; charset=utf-8"}
-	for _, c := range []struct {
-		name, method, path, body string
-		headers                  []string
-		status                   int
-		says                     string // in the body
-	}{
+	for _, c := range []exchange{
 		{"path tenant", "POST", "/v1/ingest/canonical/acme", `{}`, []string{key, "ka"}, 200, `{"accepted":1,"rejected":[]}`},
 		{"trailing slash, Netacea's header", "POST", "/v1/ingest/netacea/acme/", `{}`, []string{"X-Netacea-API-Key", "ka", "content-type", "application/json"}, 200, `"accepted":1`},
 		{"key's tenant", "POST", "/v1/ingest/netacea", `{}`, []string{key, "Bearer ka"}, 200, `"accepted":1`},
@@ -73,6 +76,18 @@ func TestStatuses(t *testing.T) {
 		{"multipart", "POST", "/v1/ingest/netacea", "--x", []string{key, "ka", "Content-Type", "multipart/form-data; boundary=x"}, 415, "form"},
 		{"JSON called a form", "POST", "/v1/ingest/netacea", "{}", form, 200, `"accepted":1`},
 		{"text/plain", "POST", "/v1/ingest/netacea", "{}", []string{key, "ka", "Content-Type", "text/plain"}, 200, `"accepted":1`},
+		{"large", "POST", "/v1/ingest/canonical", big, []string{key, "ka"}, 413, "65536"},
+		{"large decompressed", "POST", "/v1/ingest/canonical", pack(t, "gzip", big), []string{key, "ka", "Content-Encoding", "gzip"}, 413, "once decompressed"},
+		{"four times too large", "POST", "/v1/ingest/canonical", strings.Repeat(big, 4)[:4*64<<10], []string{key, "ka"}, 413, "max_body"},
+		{"largest", "POST", "/v1/ingest/canonical", big[:8] + big[16:], []string{key, "ka"}, 200, `"accepted":1`},
+		{"long idempotency key", "POST", "/v1/ingest/netacea/acme", `{}`, []string{key, "ka", "Idempotency-Key", strings.Repeat("k", 1025)}, 400, "UUID"},
+	} {
+		c.run(t)
+	}
+}
+
+func TestAddressesAndKeys(t *testing.T) {
+	for _, c := range []exchange{
 		{"no key", "POST", "/v1/ingest/canonical/acme", "{}", nil, 401, "X-Netacea-API-Key"},
 		{"empty key", "POST", "/v1/ingest/canonical/acme", "{}", []string{key, "Bearer "}, 401, "no key"},
 		{"wrong key", "POST", "/v1/ingest/canonical/acme", "{}", []string{key, "nope"}, 403, "nobody"},
@@ -89,41 +104,41 @@ func TestStatuses(t *testing.T) {
 		{"root", "GET", "/", "", nil, 404, "{format}/{tenant}"},
 		{"GET", "GET", "/v1/ingest/canonical/acme", "", []string{key, "ka"}, 405, "POST"},
 		{"PUT", "PUT", "/v1/ingest/canonical/acme", "{}", []string{key, "ka"}, 405, "POST"},
-		{"large", "POST", "/v1/ingest/canonical", big, []string{key, "ka"}, 413, "65536"},
-		{"large decompressed", "POST", "/v1/ingest/canonical", pack(t, "gzip", big), []string{key, "ka", "Content-Encoding", "gzip"}, 413, "once decompressed"},
-		{"four times too large", "POST", "/v1/ingest/canonical", strings.Repeat(big, 4)[:4*64<<10], []string{key, "ka"}, 413, "max_body"},
-		{"largest", "POST", "/v1/ingest/canonical", big[:8] + big[16:], []string{key, "ka"}, 200, `"accepted":1`},
 		{"Deepfence tries", "POST", "/v1/ingest/deepfence/acme", `{"text":"Test message from Deepfence"}`, []string{key, "ka"}, 200, `"accepted":0`},
 		{"Deepfence tries without key", "POST", "/v1/ingest/deepfence/acme", `{"text":"x"}`, nil, 401, ""},
 		{"Cloudflare tries", "POST", "/v1/ingest/cloudflare-http/acme", pack(t, "gzip", `{"content":"tests"}`), []string{key, "ka"}, 200, `"accepted":0`},
 		{"Cloudflare tries too", "POST", "/v1/ingest/cloudflare-firewall/acme", pack(t, "gzip", "{\"content\":\"tests\"}\n"), []string{key, "ka", "Content-Encoding", "gzip"}, 200, `"accepted":0`},
 		{"Deepfence without adapter", "POST", "/v1/ingest/deepfence/acme", `[{"rule_id":"x"}]`, []string{key, "ka"}, 404, "formats are canonical, netacea"},
 		{"text is an event elsewhere", "POST", "/v1/ingest/netacea/acme", `{"text":"x"}`, []string{key, "ka"}, 200, `"accepted":1`},
-		{"long idempotency key", "POST", "/v1/ingest/netacea/acme", `{}`, []string{key, "ka", "Idempotency-Key", strings.Repeat("k", 1025)}, 400, "UUID"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			w := newWorld()
-			s := start(t, w.options())
-			for how, body := range map[string]io.Reader{"sized": strings.NewReader(c.body), "chunked": chunked(c.body)} {
-				got, err := s.try(c.method, c.path, body, c.headers...)
-				if err != nil {
-					t.Fatal(how, err)
-				}
-				if got.status != c.status || !strings.Contains(got.body, c.says) {
-					t.Errorf("%s: %d %s, want %d with %s", how, got.status, got.body, c.status, c.says)
-				}
-				if !json.Valid([]byte(got.body)) || got.header.Get("Content-Type") != "application/json" {
-					t.Errorf("%s: not JSON: %s", how, got.body)
-				}
-				if got.status == 405 && got.header.Get("Allow") != "POST" {
-					t.Error("no Allow")
-				}
-			}
-			if c.status != 200 && w.taken() > 0 {
-				t.Errorf("answered %d and took %q", c.status, w.took)
-			}
-		})
+		c.run(t)
 	}
+}
+
+// run makes the request twice: with a length, and in chunks.
+func (c exchange) run(t *testing.T) {
+	t.Run(c.name, func(t *testing.T) {
+		w := newWorld()
+		s := start(t, w.options())
+		for how, body := range map[string]io.Reader{"sized": strings.NewReader(c.body), "chunked": chunked(c.body)} {
+			got, err := s.try(c.method, c.path, body, c.headers...)
+			if err != nil {
+				t.Fatal(how, err)
+			}
+			if got.status != c.status || !strings.Contains(got.body, c.says) {
+				t.Errorf("%s: %d %s, want %d with %s", how, got.status, got.body, c.status, c.says)
+			}
+			if !json.Valid([]byte(got.body)) || got.header.Get("Content-Type") != "application/json" {
+				t.Errorf("%s: not JSON: %s", how, got.body)
+			}
+			if got.status == 405 && got.header.Get("Allow") != "POST" {
+				t.Error("no Allow")
+			}
+		}
+		if c.status != 200 && w.taken() > 0 {
+			t.Errorf("answered %d and took %q", c.status, w.took)
+		}
+	})
 }
 
 func TestWhoseEventsTheyAre(t *testing.T) {
