@@ -240,7 +240,7 @@ var tokenPrefixes = []string{"ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat
 	"sk_live_", "sk_test_", "sk-", "rk_live_", "pk_live_"}
 
 // maxBasic bounds the base64 text behind "Basic".
-const maxBasic = 1 << 10
+const maxBasic = 256
 
 // scheme masks what follows "Bearer " or "Basic ".
 func (s *scratch) scheme(v *view, i int) int {

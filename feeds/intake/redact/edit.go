@@ -118,7 +118,7 @@ func (s *scratch) note(group string) {
 
 // apply appends rec with its edits made to dst. Edits that overlap become one.
 func (s *scratch) apply(dst []byte) []byte {
-	slices.SortStableFunc(s.edits, func(a, b edit) int {
+	slices.SortFunc(s.edits, func(a, b edit) int {
 		if a.from != b.from {
 			return a.from - b.from
 		}
