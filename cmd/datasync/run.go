@@ -32,7 +32,7 @@ func (r *runCmd) Run(ctx context.Context, c *console) error {
 		// megabytes is collected too often at the default of 100.
 		debug.SetGCPercent(400)
 	}
-	svc, err := exporter.New(cfg, exporter.Options{Log: newLog(c.Err, cfg.Log), Version: version})
+	svc, err := exporter.New(cfg, exporter.Options{Log: newLog(c.Err, cfg.Log), Version: buildVersion()})
 	if err != nil {
 		var problems tenants.Problems
 		if errors.As(err, &problems) {

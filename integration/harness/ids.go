@@ -94,7 +94,7 @@ func Drops(t testing.TB, dir, sink string) IDs {
 func Parquet(t testing.TB, dir, sink string) IDs {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "ids.csv")
-	DuckDB(t, fmt.Sprintf(`COPY (SELECT event_id FROM read_parquet('%s/**/sink=%s/**/*.parquet', hive_partitioning=false)) TO '%s' (HEADER false)`, dir, sink, out))
+	DuckDB(t, fmt.Sprintf(`COPY (SELECT event_id FROM read_parquet('%s/*/sink=%s/*/*/*.parquet', hive_partitioning=false)) TO '%s' (HEADER false)`, dir, sink, out))
 	raw, err := os.ReadFile(out)
 	if err != nil {
 		t.Fatal(err)
