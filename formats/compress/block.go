@@ -7,8 +7,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// blockEncoder and blockDecoder serve every block: both may be used by any
-// number of goroutines, of which one a processor runs at a time.
+// blockEncoder and blockDecoder serve every block, for any number of goroutines:
+// one at a time encodes, one a processor decodes.
 var (
 	blockEncoder = sync.OnceValue(func() *zstd.Encoder {
 		e, err := newZstd(0)

@@ -59,7 +59,7 @@ func unpack(data []byte, c compress.Codec, limit int64) ([]byte, error) {
 
 func TestRoundTrip(t *testing.T) {
 	for _, c := range []compress.Codec{compress.Gzip, compress.Zstd} {
-		for _, n := range []int{0, 1, 100, 65535, 65536, 65537, 131072, 3 << 20} {
+		for _, n := range []int{0, 1, 100, 65535, 65536, 65537, 131072, 1 << 20} {
 			for _, level := range []int{0, 1, 5, 9} {
 				if level > 1 && n > 200_000 {
 					continue
@@ -79,11 +79,11 @@ func TestRoundTrip(t *testing.T) {
 func TestSplits(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	r := rand.New(rand.NewPCG(3, 4))
-	in := text(400_000)
+	in := text(200_000)
 	for _, c := range []compress.Codec{compress.Gzip, compress.Zstd} {
-		for level := range 10 {
+		for _, level := range []int{0, 1, 3, 6, 9} {
 			want := pack(t, c, level, in)
-			for _, top := range []int{700, 70_000, 300_000} {
+			for _, top := range []int{700, 150_000} {
 				runtime.GOMAXPROCS(1 + r.IntN(6))
 				var parts [][]byte
 				for rest := in; len(rest) > 0; {
@@ -101,7 +101,7 @@ func TestSplits(t *testing.T) {
 // TestBombs: data that grows a thousand and thirty thousand times is stopped at
 // the bound, with little memory taken.
 func TestBombs(t *testing.T) {
-	const size, limit = 256 << 20, 1 << 20
+	const size, limit = 48 << 20, 1 << 20
 	zeros := make([]byte, 1<<20)
 	for _, c := range []compress.Codec{compress.Gzip, compress.Zstd} {
 		parts := make([][]byte, size/len(zeros))

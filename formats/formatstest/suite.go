@@ -63,7 +63,7 @@ func Suite(t *testing.T, start New, lines []byte) {
 	t.Run("any split gives the same bytes", func(t *testing.T) { splits(t, start, lines, want) })
 	t.Run("any GOMAXPROCS gives the same bytes", func(t *testing.T) {
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
-		for _, n := range []int{1, 3, 8} {
+		for _, n := range []int{1, 4} {
 			runtime.GOMAXPROCS(n)
 			same(t, want, Encode(t, start, lines, 50))
 		}
@@ -87,11 +87,11 @@ func Suite(t *testing.T, start New, lines []byte) {
 }
 
 func splits(t *testing.T, start New, lines, want []byte) {
-	for step := range 3 {
-		same(t, want, Encode(t, start, lines, step+1))
+	for _, step := range []int{1, 5} {
+		same(t, want, Encode(t, start, lines, step))
 	}
 	r := rand.New(rand.NewPCG(7, 7))
-	for range 3 {
+	for range 2 {
 		var out bytes.Buffer
 		e := must(t, start, &out)
 		for _, part := range split(lines, func() int { return 1 + r.IntN(400) }) {
@@ -132,7 +132,7 @@ func notKept(t *testing.T, start New, lines, want []byte) {
 }
 
 func sideBySide(t *testing.T, start New, lines, want []byte) {
-	const n = 4
+	const n = 3
 	got := make(chan []byte, n)
 	for range n {
 		go func() {
@@ -167,7 +167,7 @@ func (l *limited) Write(p []byte) (int, error) {
 }
 
 func afterFailures(t *testing.T, start New, lines, want []byte) {
-	for _, room := range []int{0, 1, len(want) / 2, len(want) - 1} {
+	for _, room := range []int{0, len(want) / 2, len(want) - 1} {
 		e := must(t, start, &limited{n: room})
 		err := e.Write(lines)
 		if err == nil {
@@ -181,7 +181,7 @@ func afterFailures(t *testing.T, start New, lines, want []byte) {
 		e.Abandon()
 		same(t, want, Encode(t, start, lines, 0))
 	}
-	for range 3 {
+	for range 2 {
 		e := must(t, start, io.Discard)
 		if err := e.Write(lines); err != nil {
 			t.Fatal(err)

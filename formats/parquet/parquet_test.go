@@ -141,7 +141,7 @@ func TestReadBack(t *testing.T) {
 		for i := range kinds {
 			fill(t, reflect.ValueOf(&kinds[i]).Elem(), "event")
 		}
-		n := rapid.IntRange(0, 600).Draw(t, "events")
+		n := rapid.IntRange(0, 300).Draw(t, "events")
 		rare := rapid.IntRange(1, 300).Draw(t, "one in")
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		var lines []byte
@@ -158,9 +158,9 @@ func TestReadBack(t *testing.T) {
 }
 
 // TestSparse is the pattern in which the library's own way from structs gives
-// zeros for nulls: a lone value at place y of 64, for every y.
+// zeros for nulls: a lone value at place y of 64.
 func TestSparse(t *testing.T) {
-	for y := range 70 {
+	for _, y := range []int{0, 1, 2, 5, 16, 31, 32, 33, 63, 64, 65, 66} {
 		events := make([]schemas.Event, 200)
 		events[y].ClientIP = "192.0.2.1"
 		events[y].HTTPStatus = schemas.Int{OK: true}
@@ -174,7 +174,7 @@ func TestSparse(t *testing.T) {
 // many reads back the same, and does not show in the next file.
 func TestOutgrownDictionary(t *testing.T) {
 	first := encode(t, parquet.Options{}, formatstest.Lines(formatstest.Events(1, 300)))
-	events := formatstest.Events(2, 9000)
+	events := formatstest.Events(2, 6000)
 	for i := range events {
 		events[i].RuleName = fmt.Sprintf("%0200d", i)
 		if i%3 == 0 {
