@@ -16,7 +16,8 @@ const Version = 1
 // Encoder writes one object. NewEncoder's caller owns it, uses it from one
 // goroutine, and ends with Close or Abandon, either of which gives its memory to
 // the next encoder. The bytes depend on the options and the lines alone: not on
-// how the lines were split over Writes, on the machine, or on what failed before.
+// how the lines were split over Writes, on the load, or on what failed before.
+// (Snappy's also depend on the processor's architecture.)
 type Encoder interface {
 	// Write appends whole canonical lines, each ended by its newline. The bytes
 	// stay the caller's. An error stays: the caller abandons the encoder.

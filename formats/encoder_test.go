@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -80,6 +81,9 @@ func TestGolden(t *testing.T) {
 	}
 	var got strings.Builder
 	for _, o := range all {
+		if o.Compression == formats.Snappy && runtime.GOARCH != "amd64" {
+			continue // the library finds other matches in Go than in assembler
+		}
 		object := formatstest.Encode(t, starter(o), lines, 0)
 		sum := sha256.Sum256(object)
 		fmt.Fprintf(&got, "%s  %s  %d bytes\n", hex.EncodeToString(sum[:]), name(o), len(object))
@@ -93,8 +97,11 @@ func TestGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.String() != string(want) {
-		t.Errorf("other bytes under the same formats.Version %d:\n%s\nwere\n%s", formats.Version, got.String(), want)
+	for sum := range strings.Lines(got.String()) {
+		if strings.Contains(string(want), sum) {
+			continue
+		}
+		t.Errorf("other bytes under the same formats.Version %d:\n%s\nwere\n%s", formats.Version, sum, want)
 	}
 }
 
