@@ -300,7 +300,7 @@ func (r *reading) part(s *segment, f File, m *blockMeta) (stop bool, err error) 
 		}
 		c.Data = c.Data[:start]
 		r.j.noteBlock(s, r.name, m)
-		r.holeAs(m.end(), false)
+		r.holeAs(r.behindDamage(m), false)
 		return false, nil
 	}
 	data := c.Data[start:]
@@ -323,6 +323,16 @@ func (r *reading) part(s *segment, f File, m *blockMeta) (stop bool, err error) 
 	c.Data = c.Data[:start+to-from]
 	r.span(m, start, skip, from, n, to-from)
 	return false, nil
+}
+
+// behindDamage is where a damaged block ends, or where Until cuts it: how many
+// events lie before is known, how many bytes is shared out.
+func (r *reading) behindDamage(m *blockMeta) Position {
+	if r.o.Until == 0 || r.o.Until >= m.end().Seq {
+		return m.end()
+	}
+	n := uint64(m.before(r.o.Until))
+	return Position{r.o.Until, m.Held.Events + n, m.Held.Bytes + uint64(m.Bytes)*n/uint64(m.Events)}
 }
 
 // wanted counts the block's events from skip on up to Until, MaxEvents and the

@@ -112,6 +112,11 @@ func (r *recovery) list() error {
 		r.segs = append(r.segs, s)
 	}
 	slices.SortFunc(r.segs, func(a, b *segment) int { return cmp.Compare(a.head.First, b.head.First) })
+	if n := len(r.segs); n > 0 {
+		if err := r.unsealTorn(r.segs[n-1]); err != nil {
+			return err
+		}
+	}
 	for i, s := range r.segs {
 		if i+1 < len(r.segs) {
 			next := r.segs[i+1].head
@@ -124,6 +129,27 @@ func (r *recovery) list() error {
 		if !s.sealed {
 			s.mem = newIndex()
 		}
+	}
+	return nil
+}
+
+// unsealTorn takes back the seal of the last segment where a crash tore its
+// index: nothing stands on that seal yet.
+func (r *recovery) unsealTorn(s *segment) error {
+	if !s.sealed {
+		return nil
+	}
+	f, err := r.j.s.o.FS.Open(s.path, false)
+	if err != nil {
+		return err
+	}
+	raw := make([]byte, s.foot.IndexLen)
+	err = readFull(f, raw, s.foot.IndexOff)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if _, err := decodeIndex(raw, s.foot); err != nil {
+		s.foot, s.sealed, s.end, s.ckpt, s.ckpts = footer{}, false, s.size, 0, 0
 	}
 	return nil
 }
