@@ -78,7 +78,7 @@ func (c *Client) probe(ctx context.Context, address string) (Answer, *Error) {
 		}
 	case <-timer.C:
 		k.kill()
-		return AnswerNone, classify(doProbe, address, noAnswer, false, false)
+		return AnswerNone, classify(doProbe, address, errNoAnswer, false, false)
 	case <-ctx.Done():
 		k.kill()
 		cause = ctx.Err()

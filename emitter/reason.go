@@ -48,8 +48,8 @@ type refused struct{ err error }
 func (r *refused) Error() string { return "address refused: " + r.err.Error() }
 func (r *refused) Unwrap() error { return r.err }
 
-// noAnswer is an endpoint that does not answer a drain.
-var noAnswer = errors.New("the peer does not answer the end of a connection")
+// errNoAnswer is an endpoint that does not answer a drain.
+var errNoAnswer = errors.New("the peer does not answer the end of a connection")
 
 // classify maps err. certAsked says that the peer asked for a client
 // certificate, haveCert that we sent one.
@@ -79,7 +79,7 @@ func classify(doing, address string, err error, certAsked, haveCert bool) *Error
 		e.Class, e.Hint = TLSVerify, "the receiver does not speak TLS on this port"
 	case isAlert(err):
 		e.Class, e.Hint = alertClass(err, certAsked, haveCert)
-	case errors.Is(err, noAnswer):
+	case errors.Is(err, errNoAnswer):
 		e.Class, e.Hint = Timeout, "drain cannot confirm what this receiver reads; it needs confirm: window"
 	case isTimeout(err):
 		e.Class, e.Hint = Timeout, "no answer: check that the receiver runs and that no firewall drops the packets"

@@ -47,6 +47,7 @@ func (s *Service) makeStream(set *tenants.Sink, peers state.Peers) (*lane.Stream
 			TLS: emitter.TLS{CA: e.TLS.CA, Cert: e.TLS.Cert, Key: e.TLS.Key,
 				ServerName: e.TLS.ServerName, MinVersion: e.TLS.MinVersion},
 			RotateEvery: e.RotateEvery, RotateBytes: e.RotateBytes, RetryMax: e.RetryMax,
+			Control: newEgress(s.cfg.Egress).control,
 		},
 		Known: peers,
 		Learned: func(address, answer string) { // from one goroutine, the client's

@@ -2,7 +2,6 @@ package tenants
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"io/fs"
@@ -56,7 +55,6 @@ func newBook(dir string) *book {
 type entry struct {
 	path string
 	seen stamp
-	sum  [sha256.Size]byte
 	refs map[string]stamp // files that it refers to
 
 	good     *Tenant // last good settings; nil: none yet
