@@ -241,7 +241,7 @@ func (k *walker) judge(c *commitAt) (judgement, error) {
 	if ok && lost == 0 && n == c.head.Blocks && facts == c.head.Facts {
 		return whole, nil
 	}
-	zero, err := k.zeroSector(c.off+commitHeadLen, min(c.end(), k.w.limit))
+	zero, err := k.zeroSector(c.off, min(c.end(), k.w.limit))
 	if zero {
 		return torn, err
 	}
