@@ -15,7 +15,8 @@ import (
 // reporter is what the service says of itself: an outage once at its
 // beginning and once at its end.
 type reporter struct {
-	log zerolog.Logger
+	log    zerolog.Logger
+	notify *notifier // nil: nobody is told
 
 	mu        sync.Mutex
 	moves     []move
@@ -79,6 +80,9 @@ func (r *reporter) sayMove(m move) {
 	last, ok := r.last[m.key]
 	if ok && last.state == m.status.State || !ok && m.status.State == lane.Running {
 		return
+	}
+	if r.notify != nil {
+		r.notify.moved(m)
 	}
 	ev := r.log.Warn()
 	msg := "the sink is " + string(m.status.State)

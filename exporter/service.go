@@ -79,6 +79,9 @@ func New(cfg *tenants.Service, o Options) (*Service, error) {
 		logs: map[string]*journal.Journal{}, listeners: map[string]net.Listener{}}
 	s.notReady("starting")
 	s.reporter = newReporter(o.Log)
+	if url := cfg.Notify.Webhook; url != "" {
+		s.reporter.notify = newNotifier(url, newEgress(cfg.Egress), func(err error) { s.reporter.failing("tell the webhook of notify", err) })
+	}
 	for _, step := range []func() error{s.openStore, s.openTenants, s.openLanes, s.openListeners} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, s.close())
@@ -176,6 +179,9 @@ func (s *Service) Run(ctx context.Context) error {
 	lanes.run(func() error { s.maintain(inner); return nil })
 	lanes.run(func() error { return s.watcher.Run(inner) })
 	lanes.run(func() error { s.reporter.run(inner); return nil })
+	if n := s.reporter.notify; n != nil {
+		lanes.run(func() error { n.run(inner); return nil })
+	}
 	admin, err := s.startAdmin(inner, &lanes)
 	if err != nil {
 		cancel()

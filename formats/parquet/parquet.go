@@ -58,7 +58,7 @@ type Encoder struct {
 // machine is what an encoder holds that is dear to make: some megabytes of
 // buffers for 95 columns. It goes from one Encoder to the next.
 type machine struct {
-	home   *pool
+	home *pool
 	//lint:ignore SA1019 its column writers take levels of our own: the generic writer makes zeros of nulls
 	w      *pq.Writer
 	cols   []column
