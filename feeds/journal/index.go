@@ -98,6 +98,11 @@ type tenantRecord struct {
 
 const recordLen = 4 + 4 + 4*8
 
+func (x *index) nameOf(i int) []byte {
+	p := x.raw[x.records[i]:]
+	return p[1 : 1+int(p[0])]
+}
+
 func (x *index) record(i int) tenantRecord {
 	p := x.raw[x.records[i]:]
 	n := int(p[0])
@@ -114,8 +119,8 @@ func (x *index) blocks(t TenantRef, name feeds.TenantID) blockList {
 	if x.tables != nil {
 		return blockList{x.arena, x.tables[t]}
 	}
-	i, ok := sort.Find(len(x.records), func(i int) int { return strings.Compare(string(name), string(x.record(i).name)) })
-	if !ok {
+	i := sort.Search(len(x.records), func(i int) bool { return string(x.nameOf(i)) >= string(name) })
+	if i == len(x.records) || string(x.nameOf(i)) != string(name) {
 		return blockList{}
 	}
 	return x.record(i).list

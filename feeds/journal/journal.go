@@ -101,7 +101,8 @@ func (j *Journal) TenantID(t TenantRef) feeds.TenantID {
 // Append makes a batch durable: its events, its facts and its source position
 // lie in one commit when it returns nil. Batches of many callers share commits.
 // feeds.ErrFull: nothing was kept, try again later. feeds.ErrStopped: nothing
-// was kept and nothing will be. When ctx ends first the error says whether the
+// will be kept any more; the batch under way when a disk failed may be found
+// after a restart, as after a crash. When ctx ends first the error says whether the
 // batch may still become durable. The arena is the caller's again on return.
 func (j *Journal) Append(ctx context.Context, b *Batch) (Receipt, error) {
 	if err := j.checkBatch(b); err != nil {
