@@ -79,7 +79,7 @@ func (b *bench) up() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if b.svc, err = exporter.New(cfg, exporter.Options{Log: zerolog.New(&b.log), Version: "test"}); err != nil {
+	if b.svc, err = exporter.New(cfg, exporter.Options{Log: zerolog.New(zerolog.SyncWriter(&b.log)), Version: "test"}); err != nil {
 		b.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
