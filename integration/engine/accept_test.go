@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -30,8 +31,7 @@ func events(t *testing.T) int {
 const tenantCount = 200
 
 // sinks are those of every tenant: two of drops and an emitter.
-func sinks(receiver, ca string) string {
-	return fmt.Sprintf(`  - name: drops
+const sinks = `  - name: drops
     dir: {path: "{dir}/drops"}
     deliver: {max_age: 4s, max_bytes: 4MiB}
   - name: lake
@@ -39,9 +39,8 @@ func sinks(receiver, ca string) string {
     format: parquet
     deliver: {max_age: 6s, max_bytes: 8MiB}
   - name: siem
-    emitter: {address: %q, tls: {ca: %q}, rotate_every: 3s, retry_max: 2s}
-`, receiver, ca)
-}
+    emitter: {address: "{receiver}", tls: {ca: "{ca}"}, rotate_every: 3s, retry_max: 2s}
+`
 
 // receiver is a process of `datasync receive`, which can be ended and started again.
 type receiver struct {
@@ -63,6 +62,11 @@ func (r *receiver) up() {
 		"--cert", r.certs.Cert, "--key", r.certs.Key, "--out", r.out)
 }
 
+// in puts the receiver into the YAML of sinks.
+func (r *receiver) in(sinks string) string {
+	return strings.NewReplacer("{receiver}", r.addr, "{ca}", r.certs.CA).Replace(sinks)
+}
+
 // lines are the ids that the receiver wrote.
 func (r *receiver) lines() harness.IDs {
 	ids := harness.IDs{}
@@ -74,7 +78,7 @@ func TestAcceptEverythingArrives(t *testing.T) {
 	n := events(t)
 	s := harness.NewService(t, "")
 	rc := newReceiver(t, s.Dir)
-	s.Tenants(tenantCount, sinks(rc.addr, rc.certs.CA))
+	s.Tenants(tenantCount, rc.in(sinks))
 	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", fmt.Sprint(tenantCount),
 		"--seed", "1", "--to", filepath.Join(s.Dir, "in", "a.ndjson"))
 	began := time.Now()
@@ -109,7 +113,7 @@ func TestAcceptEverythingArrivesAcrossKills(t *testing.T) {
 	n := events(t)
 	s := harness.NewService(t, "")
 	rc := newReceiver(t, s.Dir)
-	s.Tenants(tenantCount, sinks(rc.addr, rc.certs.CA))
+	s.Tenants(tenantCount, rc.in(sinks))
 	s.Up(30 * time.Second)
 	const blows = 22
 	seed := uint64(time.Now().UnixNano())
@@ -159,7 +163,7 @@ func TestFaultReceiver(t *testing.T) {
 	}
 	s := harness.NewService(t, "")
 	rc := newReceiver(t, s.Dir)
-	s.Tenants(5, sinks(rc.addr, rc.certs.CA))
+	s.Tenants(5, rc.in(sinks))
 	s.Up(30 * time.Second)
 	const rate = 2000
 	n := int(away.Seconds()+25) * rate
