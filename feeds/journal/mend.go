@@ -26,8 +26,9 @@ type gap struct {
 	Message    string         `json:"message"`
 }
 
-// noteGap keeps a gap as a fact and tells the operator, once.
-func (j *Journal) noteGap(g gap) {
+// noteGap keeps a gap as a fact and tells the operator, once; false where it
+// was known.
+func (j *Journal) noteGap(g gap) bool {
 	path := g.File
 	g.File = filepath.Base(path)
 	key := fmt.Sprintf("%s%s/%016x", keyGap, g.File, g.Off)
@@ -42,11 +43,12 @@ func (j *Journal) noteGap(g gap) {
 	}
 	j.mu.Unlock()
 	if known {
-		return
+		return false
 	}
 	j.facts.putLater([]Fact{{Key: key, Value: value}})
 	j.queue.nudge()
 	j.report(Incident{What: "damage", Tenant: g.Tenant, File: path, Off: g.Off, Bytes: g.Bytes, Events: int64(g.Events), Message: g.Message})
+	return true
 }
 
 // inGap says whether a damaged range overlaps [from, to).

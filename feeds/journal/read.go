@@ -299,7 +299,7 @@ func (r *reading) part(s *segment, f File, m *blockMeta) (stop bool, err error) 
 			return false, err
 		}
 		c.Data = c.Data[:start]
-		r.j.noteBlock(s, r.name, m)
+		r.j.noteBlock(s, f, r.name, m)
 		r.holeAs(r.behindDamage(m), false)
 		return false, nil
 	}
@@ -413,10 +413,17 @@ func readBlock(f File, p []byte, m *blockMeta) error {
 	return nil
 }
 
-// noteBlock keeps damage to one block as a gap.
-func (j *Journal) noteBlock(s *segment, name feeds.TenantID, m *blockMeta) {
-	j.noteGap(gap{File: s.path, Off: m.Off, Bytes: int64(m.Stored), Events: uint64(m.Events), From: m.First, To: m.last() + 1,
-		Tenant: name, Message: fmt.Sprintf("a block of %d events of %s is damaged: it is passed over, what lies before and behind is delivered", m.Events, name)})
+// noteBlock keeps damage to one block as a gap, and a copy of its bytes.
+func (j *Journal) noteBlock(s *segment, f File, name feeds.TenantID, m *blockMeta) {
+	g := gap{File: s.path, Off: m.Off, Bytes: int64(m.Stored), Events: uint64(m.Events), From: m.First, To: m.last() + 1,
+		Tenant: name, Message: fmt.Sprintf("a block of %d events of %s is damaged: it is passed over, what lies before and behind is delivered", m.Events, name)}
+	if !j.noteGap(g) {
+		return
+	}
+	if err := j.setAside(s, f, m.Off, m.Off+int64(m.Stored)); err != nil {
+		j.report(Incident{What: "damage", Tenant: name, File: s.path, Off: m.Off, Bytes: int64(m.Stored),
+			Message: fmt.Sprintf("setting a copy of the damaged block aside failed: %v; it stays in the segment until that goes", err)})
+	}
 }
 
 // fixClock corrects the time of a commit made under a clock that was set back.

@@ -188,7 +188,7 @@ func (r *rewriter) commit(h commitHead, blocks []kept) error {
 			if !errors.Is(err, errDamaged) {
 				return err
 			}
-			r.j.noteBlock(r.from, r.j.TenantID(blocks[i].t), m)
+			r.j.noteBlock(r.from, r.in, r.j.TenantID(blocks[i].t), m)
 			r.buf = r.buf[:off]
 			tails = append(tails, [2]int{})
 			continue
@@ -269,9 +269,8 @@ func (r *rewriter) seal() error {
 	return r.j.s.o.FS.Dir(r.j.dir, true)
 }
 
-// scrub reads every block of the closed segments.
-func (j *Journal) scrub(ctx context.Context, rate int64) error {
-	segs, _ := j.closed()
+// scrub reads every block of segments.
+func (j *Journal) scrub(ctx context.Context, segs []*segment, rate int64) error {
 	for _, s := range segs {
 		err := j.scrubSegment(ctx, s, rate)
 		if err != nil && !errors.Is(err, errGone) {
@@ -301,7 +300,7 @@ func (j *Journal) scrubSegment(ctx context.Context, s *segment, rate int64) erro
 			}
 			buf = slices.Grow(buf[:0], int(m.Stored))[:m.Stored]
 			if err := readBlock(f, buf, &m); errors.Is(err, errDamaged) {
-				j.noteBlock(s, j.TenantID(e.t), &m)
+				j.noteBlock(s, f, j.TenantID(e.t), &m)
 			} else if err != nil {
 				return err
 			}

@@ -378,7 +378,8 @@ func (s *Store) unlock() error {
 // and reports damage like Read does.
 func (s *Store) Scrub(ctx context.Context, bytesPerSecond int64) error {
 	for _, j := range s.open() {
-		if err := j.scrub(ctx, bytesPerSecond); err != nil {
+		segs, _ := j.closed()
+		if err := j.scrub(ctx, segs, bytesPerSecond); err != nil {
 			return err
 		}
 	}
