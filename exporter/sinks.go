@@ -47,7 +47,7 @@ func (s *Service) makeStream(set *tenants.Sink, peers state.Peers) (*lane.Stream
 			TLS: emitter.TLS{CA: e.TLS.CA, Cert: e.TLS.Cert, Key: e.TLS.Key,
 				ServerName: e.TLS.ServerName, MinVersion: e.TLS.MinVersion},
 			RotateEvery: e.RotateEvery, RotateBytes: e.RotateBytes, RetryMax: e.RetryMax,
-			Control: newEgress(s.cfg.Egress).control,
+			Control: newEgress(s.cfg.Egress).control, Buffer: s.streamBuffer(),
 		},
 		Known: peers,
 		Learned: func(address, answer string) { // from one goroutine, the client's
@@ -59,6 +59,12 @@ func (s *Service) makeStream(set *tenants.Sink, peers state.Peers) (*lane.Stream
 		return nil, fmt.Errorf("sink %s: %w", key, err)
 	}
 	return stream, nil
+}
+
+// streamBuffer is how many bytes may wait in one emitter: an eighth of the
+// memory budget shared among all of them.
+func (s *Service) streamBuffer() int {
+	return int(min(max(s.cfg.Memory/8/int64(max(s.steward.emitters, 1)), 32<<10), 1<<20))
 }
 
 // framer is how an emitter's lines go on the wire; nil: as they are.

@@ -22,6 +22,8 @@ type steward struct {
 	s     *Service
 	sinks map[state.Key]*lane.Sink
 	known map[state.Key]state.Known
+	// emitters is how many sinks share the memory for streams.
+	emitters int
 
 	mu     sync.Mutex
 	births []birth
@@ -85,9 +87,13 @@ func feedShard(f *tenants.Feed) string { return f.Name + "-0" }
 // before they are known; a sink that is gone keeps its place.
 func (st *steward) apply(ctx context.Context, set *tenants.Set) error {
 	want := map[state.Key]*tenants.Sink{}
+	st.emitters = 0
 	for _, t := range set.All() {
 		for _, k := range t.Sinks {
 			want[state.Key{Tenant: t.ID, Sink: k.Name}] = k
+			if k.Emitter != nil {
+				st.emitters++
+			}
 		}
 	}
 	now := time.Now().UnixMilli()

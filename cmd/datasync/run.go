@@ -27,11 +27,7 @@ func (r *runCmd) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return usageError{err}
 	}
-	if c.Getenv("GOGC") == "" {
-		// Buffers are pooled and hold no pointers: a live heap of tens of
-		// megabytes is collected too often at the default of 100.
-		debug.SetGCPercent(400)
-	}
+	tuneGC(cfg.Memory, c.Getenv)
 	svc, err := exporter.New(cfg, exporter.Options{Log: newLog(c.Err, cfg.Log), Version: buildVersion()})
 	if err != nil {
 		var problems tenants.Problems
@@ -42,6 +38,19 @@ func (r *runCmd) Run(ctx context.Context, c *console) error {
 	}
 	defer onHangup(svc.Reload)()
 	return svc.Run(ctx)
+}
+
+// tuneGC sets the collector where the environment does not: buffers are pooled
+// and hold no pointers, so a live heap of tens of megabytes is collected too
+// often at the default of 100; and the heap shall not grow to several times
+// the live one only because there is time.
+func tuneGC(memory int64, getenv func(string) string) {
+	if getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memory + 64<<20)
+	}
 }
 
 // onHangup calls f at each SIGHUP until the returned function is called.

@@ -11,9 +11,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"datasync/exporter/lane"
 )
@@ -22,10 +24,14 @@ import (
 // they are linked to their keys.
 const tmp = ".datasync-tmp"
 
+// run tells the temporary files of this process from those that earlier ones
+// left: several sinks may share a folder, and one is made while another writes.
+var run = strconv.FormatInt(time.Now().UnixNano(), 36) + "-"
+
 // Sink stores drops below a folder. It is a lane.DropSink.
 type Sink struct {
 	root string
-	own  string // prefix of this instance's temporary files
+	own  string // prefix of this process's temporary files
 	mu   sync.Mutex
 	// made are folders known to exist and to be durable in their parents.
 	made map[string]bool
@@ -35,11 +41,17 @@ type Sink struct {
 // temporary files of this instance from another's: those that it left at a
 // crash are removed.
 func New(root, journalID string) *Sink {
-	s := &Sink{root: filepath.Clean(root), own: journalID + "-", made: map[string]bool{}}
-	left, err := filepath.Glob(filepath.Join(s.root, tmp, s.own+"*"))
-	if err == nil {
-		for _, f := range left {
-			_ = os.Remove(f) // a nuisance at worst: no reader looks here, no key depends on it
+	s := &Sink{root: filepath.Clean(root), own: journalID + "-" + run, made: map[string]bool{}}
+	if abs, err := filepath.Abs(root); err == nil {
+		s.root = abs
+	}
+	files, err := os.ReadDir(filepath.Join(s.root, tmp))
+	if err != nil {
+		return s // nothing there, or the first Put says what is wrong
+	}
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), journalID+"-") && !strings.HasPrefix(f.Name(), s.own) {
+			_ = os.Remove(filepath.Join(s.root, tmp, f.Name())) // a nuisance at worst: no reader looks here, no key depends on it
 		}
 	}
 	return s
@@ -52,7 +64,7 @@ func (s *Sink) Put(ctx context.Context, d *lane.Drop) error {
 		return err
 	}
 	path := filepath.Join(s.root, filepath.FromSlash(d.Key))
-	if !strings.HasPrefix(path, s.root+string(filepath.Separator)) {
+	if !filepath.IsLocal(filepath.FromSlash(d.Key)) || path == s.root {
 		return &lane.Error{Verdict: lane.Away, Park: true, Class: lane.Invalid, Err: fmt.Errorf("key %q leads out of %s", d.Key, s.root)}
 	}
 	if err := s.put(path, d); err != nil {

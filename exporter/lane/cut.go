@@ -20,8 +20,9 @@ type backlog struct {
 	tried estimate
 }
 
-func (b *backlog) events() uint64 { return b.end.Events - b.fact.Pos.Events }
-func (b *backlog) bytes() uint64  { return b.end.Bytes - b.fact.Pos.Bytes }
+// A read may be ahead of the arrivals that tell of what it read.
+func (b *backlog) events() uint64 { return b.end.Events - min(b.fact.Pos.Events, b.end.Events) }
+func (b *backlog) bytes() uint64  { return b.end.Bytes - min(b.fact.Pos.Bytes, b.end.Bytes) }
 
 // estimate relates what lies in the journal to what a drop of it would hold.
 type estimate struct {

@@ -53,13 +53,15 @@ type stepped struct {
 	more    bool  // at once
 	moved   bool  // fact changed
 	flushed bool  // a flush that was asked for is done
-	sent    bool  // the destination took something
 	err     error
 }
 
 // stepDrop does one drop: finishes the pending one, or cuts the next if it is due.
 func (e *env) stepDrop(ctx context.Context, l *Lane, b backlog) stepped {
-	r := stepped{fact: b.fact, oldest: b.oldest, flushed: b.flush && b.events() == 0}
+	r := stepped{fact: b.fact, flushed: b.flush && b.events() == 0}
+	if b.events() > 0 {
+		r.oldest = b.oldest
+	}
 	if l.drop != nil {
 		return e.finish(ctx, l, nil, r)
 	}
@@ -83,6 +85,7 @@ func (e *env) stepDrop(ctx context.Context, l *Lane, b backlog) stepped {
 		return r
 	}
 	if p.Counts.Events == 0 && (!l.sink.Settings.Deliver.Empty || d.tick == 0) {
+		r.flushed = b.flush
 		return e.skip(l, p, r)
 	}
 	l.drop, r.err = l.shard.Home.Record(ctx, l.Key, p)
@@ -90,7 +93,7 @@ func (e *env) stepDrop(ctx context.Context, l *Lane, b backlog) stepped {
 		return r
 	}
 	l.shard.Journal.Pin(l.tenant, p.From, p.To)
-	r.flushed = b.flush && p.To.Events == b.end.Events
+	r.flushed = b.flush && p.To.Events >= b.end.Events
 	return e.finish(ctx, l, sp, r)
 }
 
@@ -99,7 +102,7 @@ func (e *env) skip(l *Lane, p state.Pending, r stepped) stepped {
 	r.fact.Settle(p.To, p.Counts, e.now())
 	r.fact.Tick = max(r.fact.Tick, p.Tick)
 	l.shard.Home.Advance(l.Key, r.fact)
-	r.moved, r.more, r.oldest, r.flushed = true, true, 0, true
+	r.moved, r.more, r.oldest = true, true, 0
 	if p.To == p.From { // a hole that only now is read as one: look again soon
 		r.more, r.due = false, e.now()+time.Second.Milliseconds()
 	}
@@ -246,7 +249,7 @@ func (e *env) finish(ctx context.Context, l *Lane, sp *spool.Spool, r stepped) s
 	l.drop.Complete(&r.fact, e.now())
 	l.drop = nil
 	l.shard.Journal.Unpin(l.tenant, from)
-	r.moved, r.more, r.sent, r.oldest = true, true, true, 0
+	r.moved, r.more, r.oldest = true, true, 0
 	return r
 }
 

@@ -80,6 +80,8 @@ type Lane struct {
 
 	// scheduling, see runner.go
 	queued, busy, again, wantsRoom, touched bool
+	held                                    bool // Swap waits for it: no turn begins
+	rewound                                 bool // Lost moved sent back during this turn
 	due                                     int64
 	heapAt                                  int
 

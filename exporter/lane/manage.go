@@ -72,11 +72,11 @@ func (r *Runner) Add(b Beginning) {
 	l.status = Status{State: Running, Since: now}
 	l.end = b.Shard.Journal.Standing(b.Tenant).End
 	l.sent = l.fact.Pos
+	// Ticks that passed while nobody ran are not made up for with empty drops;
+	// those with data are found by the age of the data.
+	l.fact.Tick = max(l.fact.Tick, now)
 	if b.Drop != nil {
 		b.Shard.Journal.Pin(b.Tenant, b.Drop.From, b.Drop.To)
-	} else if l.fact.Tick == 0 || l.fact.Pos.Events >= l.end.Events {
-		// Ticks that passed while nobody ran and nothing waited are not made up for.
-		l.fact.Tick = now
 	}
 	if b.Paused != nil {
 		l.byHand = b.Paused.Since
@@ -92,22 +92,26 @@ func (r *Runner) Add(b Beginning) {
 
 // join makes l one of its stream's lanes.
 func (r *Runner) join(l *Lane) {
-	if l.sink == nil || l.sink.Stream == nil {
+	if l.sink == nil {
 		return
 	}
 	s := l.sink.Stream
-	s.lanes = append(s.lanes, l)
-	if l.fact.Read.Seq > l.fact.Pos.Seq {
-		if s.Sink.Restore(Segment{Lane: l, To: l.fact.Read, Counts: l.fact.ReadCounts}) {
-			l.sent = l.fact.Read
-		} else {
-			l.fact.Repeats += l.fact.ReadCounts.Events
-			l.fact.Read, l.fact.ReadCounts = l.fact.Pos, state.Counts{}
+	restored := false
+	if s != nil {
+		s.lanes = append(s.lanes, l)
+		if l.drop != nil { // the sink took drops before
+			l.shard.Journal.Unpin(l.tenant, l.drop.From)
+			l.drop.Abandon(&l.fact)
+			l.drop = nil
 		}
+		restored = l.fact.Read.Seq > l.fact.Pos.Seq && s.Sink.Restore(Segment{Lane: l, From: l.fact.Pos, To: l.fact.Read, Counts: l.fact.ReadCounts})
 	}
-	if s.trouble != nil {
-		r.troubled(l, s.trouble)
+	if restored {
+		l.sent = l.fact.Read
+		return
 	}
+	l.fact.Repeats += l.fact.ReadCounts.Events
+	l.fact.Read, l.fact.ReadCounts = l.fact.Pos, state.Counts{}
 }
 
 // Arrived takes in the events of a new commit of a shard. Tenants whose lanes
@@ -135,14 +139,17 @@ func (r *Runner) arrived(l *Lane, a *journal.Arrival) {
 	if idle {
 		l.oldest = a.Committed
 	}
-	if l.sink == nil || l.status.State != Running || l.queued {
+	if l.sink == nil || l.queued {
 		return
 	}
 	if l.sink.Stream != nil {
-		if !l.wantsRoom {
+		if !l.wantsRoom && l.due == 0 { // trouble of the connection is no reason to wait: it dials for what is offered
 			r.schedule(l, true, 0)
 		}
 		return
+	}
+	if l.status.State != Running && !l.busy {
+		return // it looks again when its retry is due
 	}
 	b := backlog{fact: l.fact, end: l.end, oldest: l.oldest}
 	if !l.busy {
@@ -162,6 +169,9 @@ func (r *Runner) settle(l *Lane) {
 		l.status = Status{State: Paused, Since: l.byHand, Message: "paused by a person"}
 	default:
 		l.status = Status{State: Running, Since: r.env.now()}
+		if s := l.sink.Stream; s != nil && s.trouble != nil {
+			r.troubled(l, s.trouble)
+		}
 	}
 }
 
@@ -172,6 +182,9 @@ func (r *Runner) Swap(k state.Key, sink *Sink, gone int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range r.by[k] {
+		l.held = true // or one with a backlog would be busy again at once, and again
+	}
+	for _, l := range r.by[k] {
 		for l.busy {
 			r.ended.Wait()
 		}
@@ -180,7 +193,7 @@ func (r *Runner) Swap(k state.Key, sink *Sink, gone int64) {
 		if old != nil && old.Stream != nil && !same {
 			old.Stream.lanes = slices.DeleteFunc(old.Stream.lanes, func(o *Lane) bool { return o == l })
 		}
-		l.sink, l.gone, l.tried, l.wantsRoom = sink, gone, estimate{}, false
+		l.sink, l.gone, l.tried, l.wantsRoom, l.held = sink, gone, estimate{}, false, false
 		r.settle(l)
 		if !same {
 			l.sent = l.fact.Pos

@@ -186,17 +186,17 @@ func (r *Runner) work() {
 
 // turn gives l one turn; mu is held on entry and return, not during the work.
 func (r *Runner) turn(l *Lane) {
-	if l.sink == nil || l.status.State == Paused {
+	if l.sink == nil || l.held || l.status.State == Paused {
 		return
 	}
-	l.busy, l.again, l.wantsRoom = true, false, false
+	l.busy, l.again, l.wantsRoom, l.rewound = true, false, false, false
 	b := backlog{fact: l.fact, end: l.end, oldest: l.oldest, flush: l.flush}
 	if stream := l.sink.Stream; stream != nil {
 		sent, o := l.sent, offering{stream.epoch, l.fact.Read.Seq > l.fact.Pos.Seq && l.sent == l.fact.Read}
 		r.mu.Unlock()
 		s := r.env.stepStream(r.ctx, l, sent, o)
 		r.mu.Lock()
-		r.streamed(l, s, o.epoch == stream.epoch)
+		r.streamed(l, s)
 		return
 	}
 	r.mu.Unlock()
@@ -213,7 +213,7 @@ func (r *Runner) stepped(l *Lane, s stepped) {
 		r.release(l)
 	}
 	// An arrival meanwhile may have told the age of an event that was new then.
-	if s.oldest != 0 || s.moved && l.fact.Pos.Events < l.end.Events || l.fact.Pos.Events == l.end.Events {
+	if s.oldest != 0 || s.moved || l.fact.Pos.Events >= l.end.Events {
 		l.oldest = s.oldest
 	}
 	if s.flushed {
@@ -223,17 +223,15 @@ func (r *Runner) stepped(l *Lane, s stepped) {
 		r.failed(l, s.err)
 		return
 	}
-	if s.sent {
-		r.happened(l, delivered)
-	}
+	r.happened(l, delivered)
 	more := s.more && (l.fact.Pos.Events < l.end.Events || l.sink != nil && l.sink.Settings.Deliver.Empty)
 	r.schedule(l, more || l.again, s.due)
 }
 
 // failed sets the lane's status after a failed turn and when it tries again.
 func (r *Runner) failed(l *Lane, err error) {
-	if errors.Is(err, context.Canceled) {
-		return
+	if r.ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return // Stop cut it short
 	}
 	e := failure(err)
 	if l.status.fail(e, r.env.now(), rand.Float64()) {
@@ -249,15 +247,18 @@ func (r *Runner) happened(l *Lane, h happening) {
 }
 
 // streamed takes in what a stream lane's turn came to. Where the connection
-// broke meanwhile (Lost moved l.sent), what the turn offered was lost too.
-func (r *Runner) streamed(l *Lane, s streamed, same bool) {
+// broke meanwhile and took some of it, Lost has said where to go on.
+func (r *Runner) streamed(l *Lane, s streamed) {
 	l.busy = false
-	if same {
+	if !l.rewound {
 		l.sent = s.sent
 	}
 	if s.err != nil {
 		r.failed(l, s.err)
 		return
+	}
+	if l.sink.Stream.trouble == nil { // the connection's trouble is its own to end
+		r.happened(l, delivered)
 	}
 	if s.noRoom && !l.again {
 		l.wantsRoom = true
@@ -278,8 +279,8 @@ func (r *Runner) release(l *Lane) {
 			low, first = o.fact.Pos, false
 		}
 	}
-	if first {
-		low = l.end
+	if first { // l.end does not tell the last event's number
+		low = l.shard.Journal.Standing(l.tenant).End
 	}
 	l.shard.Journal.Release(l.tenant, low)
 }

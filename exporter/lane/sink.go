@@ -96,8 +96,8 @@ type DropSink interface {
 
 // Segment is a range of one lane that went out over a stream together.
 type Segment struct {
-	Lane *Lane
-	To   journal.Position
+	Lane     *Lane
+	From, To journal.Position
 	// Committed is when the oldest of its events was committed, ms UTC.
 	Committed int64
 	Counts    state.Counts

@@ -19,7 +19,7 @@ const (
 // streamed is what one turn of a stream lane came to.
 type streamed struct {
 	sent journal.Position
-	// noRoom: the sink takes nothing now and calls Runner.Wake.
+	// noRoom: the sink takes nothing now and calls Runner.Room.
 	noRoom bool
 	more   bool
 	err    error
@@ -51,7 +51,7 @@ func (e *env) stepStream(ctx context.Context, l *Lane, sent journal.Position, o 
 		}
 		if c.Next == r.sent {
 			if o.restored { // nothing new, but a connection must prove what the last life sent
-				l.sink.Stream.Sink.Offer(nil, Segment{Lane: l, To: r.sent, Epoch: o.epoch})
+				l.sink.Stream.Sink.Offer(nil, Segment{Lane: l, From: r.sent, To: r.sent, Epoch: o.epoch})
 			}
 			return r
 		}
@@ -65,7 +65,7 @@ func (e *env) stepStream(ctx context.Context, l *Lane, sent journal.Position, o 
 			frame = l.sink.Frame(frame[:0], lines)
 			lines = frame
 		}
-		if !l.sink.Stream.Sink.Offer(lines, Segment{Lane: l, To: c.Next, Committed: committed(c), Counts: s.Counts, Epoch: o.epoch}) {
+		if !l.sink.Stream.Sink.Offer(lines, Segment{Lane: l, From: r.sent, To: c.Next, Committed: committed(c), Counts: s.Counts, Epoch: o.epoch}) {
 			r.noRoom = true
 			return r
 		}
@@ -138,13 +138,10 @@ func (r *Runner) Lost(s *Stream, epoch uint64, segs []Segment) {
 	for i := len(segs) - 1; i >= 0; i-- {
 		l := segs[i].Lane
 		l.fact.Repeats += segs[i].Counts.Events
-		l.sent = l.fact.Pos
-		if l.fact.Read.Seq > l.sent.Seq {
-			l.sent = l.fact.Read
-		}
+		// What was offered and is not in segs stays offered, be it of the same turn.
+		l.sent, l.rewound = segs[i].From, true
 		if segs[i].To.Seq <= l.fact.Read.Seq { // read once, and forgotten by the peer's death
 			l.fact.Read, l.fact.ReadCounts = l.fact.Pos, state.Counts{}
-			l.sent = l.fact.Pos
 		}
 	}
 	for _, l := range s.lanes {

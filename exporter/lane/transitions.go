@@ -18,7 +18,7 @@ const (
 type happening uint8
 
 const (
-	delivered  happening = iota // the destination took something
+	delivered  happening = iota // the destination took something, or a turn found nothing wrong
 	failed                      // a delivery failed, or was asked to wait
 	failedLong                  // it failed, and has for suspendAfter
 	hopeless                    // it failed in a way that hammering does not mend
@@ -66,7 +66,7 @@ type Status struct {
 // becomes moves the status; it says whether State changed.
 func (s *Status) becomes(h happening, now int64) bool {
 	to := moves[s.State][h]
-	if h == delivered {
+	if h == delivered && s.State != Paused {
 		s.Class, s.Message, s.NextRetry = "", "", 0
 		s.failures, s.failingSince = 0, 0
 	}
@@ -80,6 +80,9 @@ func (s *Status) becomes(h happening, now int64) bool {
 // fail moves the status after a failed delivery and sets when to try again.
 // jitter is in [0,1). It says whether State changed.
 func (s *Status) fail(e *Error, now int64, jitter float64) bool {
+	if s.State == Paused { // what was under way may still fail; the pause stays what is shown
+		return false
+	}
 	s.Class, s.Message = e.Class, e.Error()
 	if s.failures == 0 {
 		s.failingSince = now

@@ -102,6 +102,13 @@ func (d *Drop) Complete(l *Lane, now int64) {
 	d.home.log.PutLater(fact(laneKey+d.key.String(), *l), journal.Fact{Key: dropKey + d.key.String()})
 }
 
+// Abandon forgets the drop of a sink that takes drops no more. Its number is
+// used up, for the object may have been stored.
+func (d *Drop) Abandon(l *Lane) {
+	l.Number = d.Number
+	d.home.log.PutLater(fact(laneKey+d.key.String(), *l), journal.Fact{Key: dropKey + d.key.String()})
+}
+
 // Pause is who stopped a sink by hand.
 type Pause struct {
 	Since int64 `json:"since"` // ms UTC

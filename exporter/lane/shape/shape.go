@@ -9,6 +9,7 @@ import (
 
 	"datasync/exporter/state"
 	"datasync/exporter/tenants"
+	"datasync/feeds"
 	"datasync/feeds/journal"
 	"datasync/formats"
 	"datasync/schemas"
@@ -32,6 +33,7 @@ type Shaper struct {
 	ev      schemas.Event
 	head    schemas.Head
 	buf     []byte
+	cur     *journal.Span // being shaped
 }
 
 // New makes the shaper of an output; filter is o.Filter compiled, nil where it
@@ -110,6 +112,7 @@ func (s *Shaper) wantsAll(c *journal.Chunk) bool {
 func (s *Shaper) span(c *journal.Chunk, sp *journal.Span, out *Shaped) {
 	data := c.Data[sp.Off : sp.Off+sp.Len]
 	pos := sp.Start
+	s.cur = sp
 	for _, r := range sp.Kinds {
 		run := data[:r.Bytes]
 		data = data[r.Bytes:]
@@ -172,7 +175,25 @@ func (s *Shaper) line(line []byte, pos journal.Position, out *Shaped) {
 
 func (s *Shaper) refuse(line []byte, pos journal.Position, out *Shaped, reason string) {
 	out.Counts.Refused++
+	pos.Seq = seqAt(s.cur, pos.Events-s.cur.Start.Events)
 	out.Refused = append(out.Refused, Refusal{Line: bytes.Clone(line), Reason: reason, Pos: pos})
+}
+
+// seqAt is the number of the span's i-th event, from 0.
+func seqAt(sp *journal.Span, i uint64) feeds.Sequence {
+	at := sp.Start.Seq
+	for k, step := range sp.Steps {
+		n := uint64(step.Count)
+		if k == 0 {
+			n-- // the first event counts with the first run
+		}
+		if i <= n {
+			return at + feeds.Sequence(i*step.By)
+		}
+		at += feeds.Sequence(n * step.By)
+		i -= n
+	}
+	return at
 }
 
 // times gives the first and last event time of a span: the block's own where

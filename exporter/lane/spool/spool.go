@@ -10,11 +10,16 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
 
-const chunk = 256 << 10
+const (
+	chunk = 256 << 10
+	// prefix is that of the files.
+	prefix = "spool-"
+)
 
 // Budget is the memory that all spools share, in bytes. It never blocks: a
 // spool that gets none goes to a file.
@@ -31,12 +36,15 @@ func NewBudget(limit int64, dir string) (*Budget, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the spool folder: %w", err)
 	}
-	old, err := filepath.Glob(filepath.Join(dir, "spool-*"))
+	old, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("list the spool folder %s: %w", dir, err)
+		return nil, fmt.Errorf("list the spool folder: %w", err)
 	}
 	for _, f := range old {
-		if err := os.Remove(f); err != nil {
+		if !strings.HasPrefix(f.Name(), prefix) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
 			return nil, fmt.Errorf("clear the spool folder: %w", err)
 		}
 	}
@@ -78,7 +86,7 @@ func (s *Spool) Write(p []byte) (int, error) {
 		if at == 0 {
 			c := s.budget.take()
 			if c == nil {
-				f, err := os.CreateTemp(s.budget.dir, "spool-")
+				f, err := os.CreateTemp(s.budget.dir, prefix)
 				if err != nil {
 					return n - len(p), fmt.Errorf("spool to a file, the memory budget being used up: %w", err)
 				}
