@@ -127,6 +127,9 @@ func readLines(t *testing.T, j *journal.Journal, id feeds.TenantID) (lines []str
 			if !h.Expired {
 				t.Fatalf("%s: hole %+v", id, h)
 			}
+			if int(h.From.Events) != missing || len(lines) > 0 {
+				t.Fatalf("%s: hole %+v behind %d lines and %d missing", id, h, len(lines), missing)
+			}
 			missing += int(h.To.Events - h.From.Events)
 		}
 		for l := range strings.Lines(string(c.Data)) {

@@ -225,17 +225,17 @@ func (r *reading) block(s *segment, f File, m *blockMeta) (stop bool, err error)
 	if r.o.Before != 0 && m.Committed >= r.o.Before {
 		return true, nil
 	}
-	if m.Held.Events >= r.pos.Events && m.First > r.pos.Seq {
+	if m.First > r.pos.Seq {
 		r.reach(Position{m.First, m.Held.Events, m.Held.Bytes})
 	}
 	end := m.end()
 	for r.pos.Seq < end.Seq {
+		if r.o.Until != 0 && r.pos.Seq >= r.o.Until {
+			return true, nil
+		}
 		if cut, ok := r.trims.at(r.pos.Seq); ok {
 			r.holeAs(cut.to, true)
 			continue
-		}
-		if r.o.Until != 0 && max(r.pos.Seq, m.First) >= r.o.Until {
-			return true, nil
 		}
 		if r.full() {
 			r.c.More = true

@@ -86,7 +86,13 @@ func (s *Store) holdShares(js []*Journal) (bool, error) {
 	if len(total) == 0 {
 		return false, nil
 	}
-	share := s.o.MaxBytes / int64(len(total))
+	// What is rewritten is compressed: bytes of events are scaled to bytes on disk.
+	sum, used := int64(0), s.used.Load()
+	for _, n := range total {
+		sum += n
+	}
+	scale := max(1, float64(sum)/float64(used))
+	share := int64(float64(s.o.MaxBytes/int64(len(total))) * scale)
 	var over []feeds.TenantID
 	for id, n := range total {
 		if n > share {
@@ -96,7 +102,7 @@ func (s *Store) holdShares(js []*Journal) (bool, error) {
 	slices.SortFunc(over, func(a, b feeds.TenantID) int {
 		return cmp.Or(cmp.Compare(total[b], total[a]), cmp.Compare(a, b))
 	})
-	need := s.used.Load() - s.o.MaxBytes*4/5
+	need := int64(float64(used-s.o.MaxBytes*4/5) * scale)
 	var errs []error
 	for _, id := range over {
 		if need <= 0 {

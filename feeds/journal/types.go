@@ -135,8 +135,8 @@ type ReadOptions struct {
 	// Before ends the chunk before the first commit made at or after this time
 	// (ms UTC); 0 is no limit.
 	Before int64
-	// Until ends the chunk before this sequence; 0 is no limit. Only a Hole of
-	// expired events may reach beyond.
+	// Until ends the chunk before this sequence; 0 is no limit. Only a Hole may
+	// reach beyond, where it is not known which of its events lie before.
 	Until feeds.Sequence
 }
 
