@@ -106,8 +106,12 @@ func fill(f *os.File, d *lane.Drop) error {
 	if err := f.Chmod(0o644); err != nil {
 		return err
 	}
-	if _, err := io.Copy(f, io.NewSectionReader(d.Body, 0, d.Size)); err != nil {
+	n, err := io.Copy(f, io.NewSectionReader(d.Body, 0, d.Size))
+	if err != nil {
 		return err
+	}
+	if n != d.Size {
+		return fmt.Errorf("the object ends after %d of %d bytes: %w", n, d.Size, io.ErrUnexpectedEOF)
 	}
 	// promise: the bytes are on disk before the object has its name.
 	return f.Sync()
@@ -117,6 +121,11 @@ func fill(f *os.File, d *lane.Drop) error {
 // carries the journal's id, so nobody else makes it in good faith; bytes that
 // differ for no reason are somebody's work that we must not touch.
 func ours(path string, d *lane.Drop) error {
+	if info, err := os.Lstat(path); err != nil {
+		return err
+	} else if !info.Mode().IsRegular() {
+		return fmt.Errorf("%w: it is no file", lane.ErrForeign)
+	}
 	if d.Differs {
 		return nil
 	}
