@@ -174,14 +174,19 @@ func (r *Runner) work() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for len(r.queue) > 0 && !r.stopped {
-		l := r.queue[0]
-		r.queue[0] = nil
-		r.queue = r.queue[1:]
-		l.queued = false
-		r.turn(l)
-		r.ended.Broadcast()
+		r.first()
 	}
 	r.workers--
+}
+
+// first gives the lane at the head of the queue its turn; mu is held.
+func (r *Runner) first() {
+	l := r.queue[0]
+	r.queue[0] = nil
+	r.queue = r.queue[1:]
+	l.queued = false
+	r.turn(l)
+	r.ended.Broadcast()
 }
 
 // turn gives l one turn; mu is held on entry and return, not during the work.

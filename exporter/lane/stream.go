@@ -142,6 +142,14 @@ func (r *Runner) Lost(s *Stream, epoch uint64, segs []Segment) {
 		l.sent, l.rewound = segs[i].From, true
 		if segs[i].To.Seq <= l.fact.Read.Seq { // read once, and forgotten by the peer's death
 			l.fact.Read, l.fact.ReadCounts = l.fact.Pos, state.Counts{}
+			l.touched = true
+		}
+	}
+	for i := range segs {
+		if l := segs[i].Lane; l.touched {
+			l.touched = false
+			// promise: a restart, too, sends again what the peer read before it died.
+			l.shard.Home.Advance(l.Key, l.fact)
 		}
 	}
 	for _, l := range s.lanes {
