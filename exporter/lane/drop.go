@@ -235,12 +235,12 @@ func (e *env) finish(ctx context.Context, l *Lane, sp *spool.Spool, r stepped) s
 	if sp == nil {
 		sp = e.spools.New()
 		defer sp.Close()
-		before, to := p.Counts, p.To
-		if _, r.err = e.encode(ctx, l, &out, encoding{pending: p, until: p.To}, sp); r.err != nil {
+		again := *p // an attempt that fails must leave the decision as it is
+		if _, r.err = e.encode(ctx, l, &out, encoding{pending: &again, until: p.To}, sp); r.err != nil {
 			return r
 		}
-		same = same && p.Counts == before
-		p.To = to
+		same = same && p.Counts == again.Counts
+		p.Counts = again.Counts
 	}
 	if r.err = e.store(ctx, l, &out, sp, same); r.err != nil {
 		return r

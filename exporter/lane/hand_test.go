@@ -136,6 +136,7 @@ type hand struct {
 	shards [2]*Shard
 	facts  [2]*facts
 	made   [2]int               // events appended
+	seqs   [2][]feeds.Sequence  // their numbers
 	coming [2][]journal.Arrival // told and not yet handed to the runner
 	chunk  int                  // bytes of the journal's answers
 	broken map[string]int       // how many reads are to fail yet, by "read"
@@ -212,8 +213,12 @@ func (h *hand) append(shard, n int) {
 		b.Events = append(b.Events, journal.Event{Off: uint32(len(b.Arena)), Len: uint32(len(line)), Tenant: log.Tenant(h.key.Tenant), Kind: uint8(kind), Time: 1795309107000})
 		b.Arena = append(b.Arena, line...)
 	}
-	if _, err := log.Append(context.Background(), &b); err != nil {
+	got, err := log.Append(context.Background(), &b)
+	if err != nil {
 		h.Fatal(err)
+	}
+	for seq := got.First; seq <= got.Last; seq++ {
+		h.seqs[shard] = append(h.seqs[shard], seq)
 	}
 	h.coming[shard] = append(h.coming[shard], <-h.g.told[shard])
 }

@@ -98,7 +98,8 @@ type DropSink interface {
 type Segment struct {
 	Lane     *Lane
 	From, To journal.Position
-	// Committed is when the oldest of its events was committed, ms UTC.
+	// Committed is when the newest of its events was committed, ms UTC: what
+	// lies behind the segment is no older.
 	Committed int64
 	Counts    state.Counts
 	// Epoch is the stream's when the lane's turn began: what was read before

@@ -82,7 +82,7 @@ func committed(c *journal.Chunk) int64 {
 	if len(c.Spans) == 0 {
 		return 0
 	}
-	return c.Spans[0].Committed
+	return c.Spans[len(c.Spans)-1].Committed
 }
 
 // Confirmed settles segments that the peer has for good, in the order offered.
@@ -95,6 +95,7 @@ func (r *Runner) Confirmed(segs []Segment) {
 		l.fact.Settle(segs[i].To, segs[i].Counts, now)
 		l.fact.ReadCounts.Sub(segs[i].Counts)
 		l.touched = true
+		l.oldest = max(l.oldest, segs[i].Committed)
 	}
 	for i := range segs {
 		l := segs[i].Lane
@@ -102,7 +103,9 @@ func (r *Runner) Confirmed(segs []Segment) {
 			continue
 		}
 		l.touched = false
-		l.oldest = 0
+		if l.fact.Pos.Events >= l.end.Events {
+			l.oldest = 0
+		}
 		// promise: only what the peer has confirmed frees the journal.
 		l.shard.Home.Advance(l.Key, l.fact)
 		r.release(l)
