@@ -111,7 +111,7 @@ func (j *Journal) Append(ctx context.Context, b *Batch) (Receipt, error) {
 	r := newRequest()
 	r.batch = b
 	err := j.submit(ctx, r)
-	if errors.Is(err, errOverCap) && j.s.Maintain() == nil {
+	if errors.Is(err, errOverCap) && j.s.makeRoom() {
 		r = newRequest()
 		r.batch = b
 		err = j.submit(ctx, r)

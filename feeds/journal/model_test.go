@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ type model struct {
 	opts    journal.Options
 	s       *journal.Store
 	j       *journal.Journal
-	now     time.Time
+	clock   *atomic.Int64 // ms; the writer looks too
 	events  map[feeds.TenantID][]modelEvent
 	release map[feeds.TenantID]journal.Position
 	facts   map[string]string
@@ -45,7 +46,8 @@ type model struct {
 
 func (m *model) open() {
 	m.opts.FS = m.fs
-	m.opts.Now = func() time.Time { return m.now }
+	clock := m.clock
+	m.opts.Now = func() time.Time { return time.UnixMilli(clock.Load()) }
 	m.opts.Report = func(i journal.Incident) { m.reports = append(m.reports, i) }
 	var err error
 	if m.s, err = journal.OpenStore("data", m.opts); err != nil {
@@ -101,7 +103,7 @@ func (m *model) append(n int, kafka bool) {
 		}
 		b.Arena = append(b.Arena, line...)
 		b.Events = append(b.Events, e)
-		adds = append(adds, add{id, modelEvent{seq: seq, kind: e.Kind, data: line, committed: m.now.UnixMilli()}})
+		adds = append(adds, add{id, modelEvent{seq: seq, kind: e.Kind, data: line, committed: m.clock.Load()}})
 	}
 	r, err := m.j.Append(context.Background(), b)
 	if err != nil {
@@ -288,7 +290,7 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		"append":         func(t *rapid.T) { m.append(rapid.IntRange(1, 40).Draw(t, "n"), false) },
 		"appendNumbered": func(t *rapid.T) { m.append(rapid.IntRange(1, 40).Draw(t, "n"), true) },
 		"tick": func(t *rapid.T) {
-			m.now = m.now.Add(time.Duration(rapid.IntRange(1, 5000).Draw(t, "ms")) * time.Millisecond)
+			m.clock.Add(int64(rapid.IntRange(1, 5000).Draw(t, "ms")))
 		},
 		"put": func(t *rapid.T) {
 			k, v := fmt.Sprintf("f/%d", rapid.IntRange(0, 5).Draw(t, "k")), rapid.StringN(0, 20, 40).Draw(t, "v")
@@ -315,7 +317,7 @@ func (m *model) actions() map[string]func(*rapid.T) {
 				o.Until = feeds.Sequence(rapid.IntRange(1, int(m.seq)+2).Draw(t, "until"))
 			}
 			if rapid.Bool().Draw(t, "before") {
-				o.Before = m.now.Add(-time.Duration(rapid.IntRange(0, 9000).Draw(t, "ago")) * time.Millisecond).UnixMilli()
+				o.Before = m.clock.Load() - int64(rapid.IntRange(0, 9000).Draw(t, "ago"))
 			}
 			m.check(id, i, o)
 		},
@@ -386,10 +388,11 @@ func (m *model) actions() map[string]func(*rapid.T) {
 // power cuts, retention, rewriting and expiry.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &model{t: t, fs: journaltest.NewCrashFS(rapid.Uint64().Draw(t, "seed")), now: time.UnixMilli(1_700_000_000_000),
+		m := &model{t: t, fs: journaltest.NewCrashFS(rapid.Uint64().Draw(t, "seed")), clock: &atomic.Int64{},
 			events: map[feeds.TenantID][]modelEvent{}, release: map[feeds.TenantID]journal.Position{},
 			facts: map[string]string{}, later: map[string][]string{}}
 		m.opts = journal.Options{SegmentBytes: 16 << 10, Retain: 2 * time.Second, MaxBytes: rapid.SampledFrom([]int64{64 << 20, 1 << 20}).Draw(t, "cap"), ReserveBytes: 4 << 10}
+		m.clock.Store(1_700_000_000_000)
 		m.open()
 		t.Repeat(m.actions())
 		m.close()

@@ -91,7 +91,8 @@ func (s *Store) holdShares(js []*Journal) (bool, error) {
 	for _, n := range total {
 		sum += n
 	}
-	scale := max(1, float64(sum)/float64(used))
+	scale := float64(sum) / float64(max(used, s.o.MaxBytes))
+	scale = max(1, scale)
 	share := int64(float64(s.o.MaxBytes/int64(len(total))) * scale)
 	var over []feeds.TenantID
 	for id, n := range total {
@@ -311,6 +312,9 @@ func (j *Journal) sealIdle(near bool) error {
 // live counts the stored bytes of a segment that some lane still wants; with
 // any it stops at the first.
 func (j *Journal) live(s *segment, any bool) (n uint64, err error) {
+	if any && s.keptBy.Events > 0 && j.wants(s.keptFor).block(&s.keptBy) {
+		return 1, nil // what kept it last time keeps it still
+	}
 	f, err := j.s.cache.acquire(s)
 	if err != nil {
 		return 0, err
@@ -330,6 +334,7 @@ func (j *Journal) live(s *segment, any bool) (n uint64, err error) {
 			if e.list.at(i, &m) == nil && w.block(&m) {
 				n += uint64(m.Stored)
 				if any {
+					s.keptFor, s.keptBy = e.t, m
 					return n, nil
 				}
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -20,24 +21,29 @@ type shop struct {
 	opts    journal.Options
 	s       *journal.Store
 	j       *journal.Journal
-	now     time.Time
+	clock   atomic.Int64 // ms
 	reports incidents
 	n       map[feeds.TenantID]int
 	lines   map[feeds.TenantID][]string
 }
 
 func newShop(t *testing.T, o journal.Options) *shop {
-	x := &shop{t: t, now: time.UnixMilli(1e12), n: map[feeds.TenantID]int{}, lines: map[feeds.TenantID][]string{}}
+	x := &shop{t: t, n: map[feeds.TenantID]int{}, lines: map[feeds.TenantID][]string{}}
 	if o.FS == nil {
 		o.FS = journaltest.NewCrashFS(1)
 	}
-	o.Now = func() time.Time { return x.now }
+	x.clock.Store(1e12)
+	o.Now = x.now
 	o.Report = x.reports.add
 	x.opts = o
 	x.open()
 	t.Cleanup(func() { _ = x.s.Close() })
 	return x
 }
+
+// now is the clock of the test; tick moves it.
+func (x *shop) now() time.Time       { return time.UnixMilli(x.clock.Load()) }
+func (x *shop) tick(d time.Duration) { x.clock.Add(d.Milliseconds()) }
 
 func (x *shop) open() {
 	x.t.Helper()
@@ -101,7 +107,7 @@ func TestRetainKeepsDeliveredEventsForReplay(t *testing.T) {
 	if m := x.kept("acme"); m != 0 {
 		t.Fatalf("%d delivered events went before an hour was up", m)
 	}
-	x.now = x.now.Add(2 * time.Hour)
+	x.tick(2 * time.Hour)
 	used := x.s.Usage().Used
 	x.must(x.s.Maintain())
 	if m := x.kept("acme"); m == 0 || x.s.Usage().Used >= used {
@@ -124,7 +130,7 @@ func TestUnreleasedTenantKeepsEverything(t *testing.T) {
 		x.must(x.add("beta", 5))
 	}
 	x.releaseAll("acme")
-	x.now = x.now.Add(time.Hour)
+	x.tick(time.Hour)
 	x.must(x.s.Maintain())
 	if m := x.kept("beta"); m != 0 {
 		t.Fatalf("%d events of a tenant that nobody released went", m)

@@ -13,6 +13,9 @@ import (
 	"datasync/formats/compress"
 )
 
+// weighEvery is how often a segment that was rewritten is looked at again, ms.
+const weighEvery = 60_000
+
 // rewriteOld rewrites closed segments, oldest first, to what is still wanted
 // of them, compressed, until the cap is not near any more.
 func (j *Journal) rewriteOld() error {
@@ -21,6 +24,11 @@ func (j *Journal) rewriteOld() error {
 		if !j.s.near() {
 			return nil
 		}
+		now := j.s.o.Now().UnixMilli()
+		if s.head.Generation > 0 && now-s.weighed < weighEvery && now >= s.weighed {
+			continue
+		}
+		s.weighed = now
 		live, err := j.live(s, false)
 		if err != nil {
 			return err

@@ -43,6 +43,12 @@ type segment struct {
 	has     bitset // its tenants, once known
 	removed bool
 
+	// Maintain's, under its lock: the block that kept the segment last time it
+	// was judged, whose it was, and when it was weighed for rewriting.
+	keptFor TenantRef
+	keptBy  blockMeta
+	weighed int64
+
 	loading sync.Mutex
 	// cache
 	refs   int

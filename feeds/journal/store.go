@@ -16,6 +16,9 @@ import (
 	"datasync/feeds"
 )
 
+// passPause is the least time between two passes that nobody asked for.
+const passPause = time.Second
+
 const (
 	lockFile    = "LOCK"
 	idFile      = "ID"
@@ -40,6 +43,10 @@ type Store struct {
 	cache *cache
 	lock  io.Closer
 	used  atomic.Int64 // bytes of files, preallocation and reserve included
+	// began and fruitless (since began, 0 for never) time the last pass that
+	// freed nothing for an append.
+	began     time.Time
+	fruitless atomic.Int64
 
 	mu      sync.Mutex
 	shards  map[string]*Journal
@@ -61,7 +68,7 @@ func OpenStore(dir string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("journal: making its folder: %w", err)
 	}
 	s := &Store{dir: dir, o: o, shards: map[string]*Journal{}, cache: newCache(o.FS, defaultCache),
-		kicked: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{})}
+		began: time.Now(), kicked: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{})}
 	if l, ok := o.FS.(Locker); ok {
 		lock, err := l.Lock(filepath.Join(dir, lockFile))
 		if err != nil {
@@ -278,8 +285,26 @@ func (s *Store) grew(n int64) { s.used.Add(n) }
 func (s *Store) mayGrow(n int64, events bool) bool {
 	if used := s.used.Load() + n; used > s.o.MaxBytes*17/20 {
 		s.kick()
-		return !events || used <= s.o.MaxBytes
+		return !events || used <= s.o.MaxBytes-s.slack()
 	}
+	return true
+}
+
+// slack is what events leave of max_bytes to facts, indexes and rewriting.
+func (s *Store) slack() int64 { return min(s.o.SegmentBytes, s.o.MaxBytes/16) }
+
+// makeRoom is a pass for an append that met the cap; where one has just failed
+// to free anything it does not try again at once.
+func (s *Store) makeRoom() bool {
+	if last := s.fruitless.Load(); last != 0 && time.Since(s.began) < time.Duration(last)+passPause {
+		return false
+	}
+	before := s.used.Load()
+	if s.Maintain() != nil || s.used.Load() >= before {
+		s.fruitless.Store(int64(time.Since(s.began)))
+		return false
+	}
+	s.fruitless.Store(0)
 	return true
 }
 
@@ -294,13 +319,22 @@ func (s *Store) kick() {
 // maintainer runs the passes that appends ask for.
 func (s *Store) maintainer() {
 	defer close(s.stopped)
+	rest := time.NewTimer(passPause)
+	defer rest.Stop()
 	for {
 		select {
 		case <-s.stop:
 			return
 		case <-s.kicked:
-			if err := s.Maintain(); err != nil && s.o.Report != nil && !errors.Is(err, feeds.ErrStopped) {
+			err := s.Maintain()
+			if err != nil && s.o.Report != nil && !errors.Is(err, feeds.ErrStopped) {
 				s.o.Report(Incident{What: "maintain", Message: err.Error()})
+			}
+			rest.Reset(passPause)
+			select {
+			case <-s.stop:
+				return
+			case <-rest.C:
 			}
 		}
 	}

@@ -189,7 +189,7 @@ type Options struct {
 type Incident struct {
 	Shard string
 	// What is one of: torn-tail, damage, fsync-failed, fail-stop, expired,
-	// full, space-back, reserve-released, clock.
+	// full, space-back, reserve-released, clock, maintain (a pass failed).
 	What    string
 	Tenant  feeds.TenantID // where one is concerned
 	File    string

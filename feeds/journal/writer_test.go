@@ -238,11 +238,11 @@ func TestIdleWitness(t *testing.T) {
 // counts as committed when it was set right.
 func TestClockSetBack(t *testing.T) {
 	x := newShop(t, journal.Options{})
-	right := x.now
+	right := x.now()
 	x.must(x.add("acme", 1))
-	x.now = right.AddDate(10, 0, 0)
+	x.clock.Store(right.AddDate(10, 0, 0).UnixMilli())
 	x.must(x.add("acme", 2))
-	x.now = right.Add(time.Minute)
+	x.clock.Store(right.Add(time.Minute).UnixMilli())
 	x.must(x.add("acme", 3))
 	if !x.reports.has("clock") {
 		t.Fatal("nobody said that the clock was set back")
@@ -268,10 +268,10 @@ func TestClockSetBack(t *testing.T) {
 // TestSeek finds commits by their time over several segments.
 func TestSeek(t *testing.T) {
 	x := newShop(t, journal.Options{SegmentBytes: 8 << 10})
-	start := x.now
+	start := x.now()
 	for range 50 {
 		x.must(x.add("acme", 10))
-		x.now = x.now.Add(time.Second)
+		x.tick(time.Second)
 	}
 	for _, s := range []int{0, 1, 17, 49, 50} {
 		p, err := x.j.Seek(x.j.Tenant("acme"), start.Add(time.Duration(s)*time.Second).UnixMilli())

@@ -145,9 +145,10 @@ func (c *CrashFS) survive(n *node) []byte {
 
 func resize(data []byte, size int64) []byte {
 	if size <= int64(len(data)) {
-		return data[:size:size]
+		clear(data[size:]) // what is cut does not come back when the file grows
+		return data[:size]
 	}
-	return append(slices.Clone(data), make([]byte, size-int64(len(data)))...)
+	return append(data, make([]byte, size-int64(len(data)))...)
 }
 
 func write(data []byte, off int64, p []byte) []byte {
@@ -352,7 +353,14 @@ func (f *crashFile) Sync() error {
 	if err := f.c.step(); err != nil {
 		return err
 	}
-	f.n.disk, f.n.pending = slices.Clone(f.n.now), nil
+	for _, ch := range f.n.pending {
+		if ch.size >= 0 {
+			f.n.disk = resize(f.n.disk, ch.size)
+		} else {
+			f.n.disk = write(f.n.disk, ch.off, ch.data)
+		}
+	}
+	f.n.pending = nil
 	return nil
 }
 
@@ -363,7 +371,7 @@ func (f *crashFile) Resize(size int64) error {
 		return err
 	}
 	f.n.pending = append(f.n.pending, change{size: size})
-	f.n.now = resize(slices.Clone(f.n.now), size)
+	f.n.now = resize(f.n.now, size)
 	return nil
 }
 
