@@ -194,6 +194,9 @@ func (e *env) encode(ctx context.Context, l *Lane, out *tenants.Output, x encodi
 		if err := l.shard.Journal.Read(l.tenant, p.To, opt, c); err != nil {
 			return false, fmt.Errorf("read %s of shard %s: %w", l.Key, l.shard.Name, err)
 		}
+		if x.until.Seq != 0 {
+			c.Holes = within(c.Holes, x.until)
+		}
 		s := sh.Shape(c)
 		if err := e.keep(ctx, l, refusals(l, s.Refused)); err != nil {
 			return false, err
@@ -212,6 +215,21 @@ func (e *env) encode(ctx context.Context, l *Lane, out *tenants.Output, x encodi
 		return full, fmt.Errorf("encode %s as %s: %w", l.Key, out.Format, err)
 	}
 	return full, nil
+}
+
+// within is the part of holes that lies before end: what went missing behind a
+// drop that was decided is the next one's to account for.
+func within(holes []journal.Hole, end journal.Position) []journal.Hole {
+	for i := range holes {
+		h := &holes[i]
+		if h.From.Events >= end.Events {
+			return holes[:i]
+		}
+		if h.To.Events > end.Events {
+			h.To = end
+		}
+	}
+	return holes
 }
 
 func refusals(l *Lane, rs []shape.Refusal) []Refusal {

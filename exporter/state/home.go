@@ -88,6 +88,11 @@ func (h *Home) Pending(k Key) (*Drop, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
+	// A Record that failed may have become durable all the same; the lane, told
+	// that it had not, may have gone on without it. Nothing of it was stored.
+	if l, _, err := h.Lane(k); err != nil || d.From.Seq < l.Pos.Seq {
+		return nil, err
+	}
 	return d, nil
 }
 

@@ -258,6 +258,21 @@ func TestAnAbandonedDropUsesUpItsNumber(t *testing.T) {
 	}
 }
 
+func TestADropThatTheLaneWentPastIsNone(t *testing.T) {
+	h, k := At(&memory{}), Key{"acme", "lake"}
+	if _, err := h.Record(context.Background(), k, Pending{From: journal.Position{Seq: 4}, Number: 7}); err != nil {
+		t.Fatal(err)
+	}
+	h.Advance(k, Lane{Pos: journal.Position{Seq: 4}})
+	if d, err := h.Pending(k); d == nil || err != nil {
+		t.Errorf("a drop at the lane's place: %v, %v", d, err)
+	}
+	h.Advance(k, Lane{Pos: journal.Position{Seq: 5}})
+	if d, err := h.Pending(k); d != nil || err != nil {
+		t.Errorf("the lane would go back to %+v, %v", d, err)
+	}
+}
+
 func TestADropThatCannotBeRecordedIsNone(t *testing.T) {
 	m := &memory{err: errors.New("no room")}
 	d, err := At(m).Record(context.Background(), Key{"acme", "lake"}, Pending{Number: 3})
