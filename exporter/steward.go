@@ -29,6 +29,7 @@ type steward struct {
 	births []birth
 	poke   chan struct{}
 	change chan changed
+	ended  chan struct{} // closed when run has returned
 }
 
 type birth struct {
@@ -49,7 +50,7 @@ func (s *Service) openLanes() error {
 		Retain: s.cfg.Journal.Retain, OnState: s.reporter.moved,
 	})
 	st := &steward{s: s, sinks: map[state.Key]*lane.Sink{}, known: map[state.Key]state.Known{},
-		poke: make(chan struct{}, 1), change: make(chan changed)}
+		poke: make(chan struct{}, 1), change: make(chan changed), ended: make(chan struct{})}
 	s.steward = st
 	names, err := s.store.Shards()
 	if err != nil {
@@ -315,6 +316,7 @@ func (st *steward) complete(ctx context.Context, b birth) error {
 
 // run serves births and changes until ctx ends.
 func (st *steward) run(ctx context.Context) {
+	defer close(st.ended)
 	for {
 		select {
 		case <-st.poke:
@@ -344,8 +346,7 @@ func (s *Service) changed(c tenants.Change) {
 	done := make(chan error, 1)
 	select {
 	case s.steward.change <- changed{c.New, done}:
-	case <-time.After(time.Minute):
-		s.log.Error().Msg("reload: the lanes are busy for a minute; the change waits for the next reload")
+	case <-s.steward.ended:
 		return
 	}
 	if err := <-done; err != nil {
