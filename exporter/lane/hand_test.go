@@ -128,7 +128,8 @@ func (f *facts) harden(n int) {
 // hand turns a Runner by hand: no goroutine gives turns, no timer fires, and
 // whatever happens meanwhile happens where the model says.
 type hand struct {
-	*rapid.T
+	rapid.TB
+	draw   *rapid.T // nil where nothing is left to chance
 	g      *ground
 	key    state.Key
 	runner *Runner
@@ -142,9 +143,9 @@ type hand struct {
 	broken map[string]int       // how many reads are to fail yet, by "read"
 }
 
-func newHand(t *rapid.T, g *ground) *hand {
+func newHand(t rapid.TB, draw *rapid.T, g *ground) *hand {
 	g.runs++
-	h := &hand{T: t, g: g, key: state.Key{Tenant: feeds.TenantID(fmt.Sprintf("t%d", g.runs)), Sink: "out"}, broken: map[string]int{}}
+	h := &hand{TB: t, draw: draw, g: g, key: state.Key{Tenant: feeds.TenantID(fmt.Sprintf("t%d", g.runs)), Sink: "out"}, broken: map[string]int{}}
 	for i := range h.facts {
 		h.facts[i] = &facts{hard: map[string][]byte{}, now: map[string][]byte{}}
 	}
@@ -197,7 +198,7 @@ func (h *hand) crash() {
 	}
 }
 
-func (h *hand) below(n int, what string) int { return rapid.IntRange(0, n-1).Draw(h.T, what) }
+func (h *hand) below(n int, what string) int { return rapid.IntRange(0, n-1).Draw(h.draw, what) }
 
 // append puts n events into a shard; every third is of a kind that is not wanted.
 func (h *hand) append(shard, n int) {

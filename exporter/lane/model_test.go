@@ -33,9 +33,9 @@ func (v *vault) Put(_ context.Context, d *Drop) error {
 	how := "well"
 	if !v.calm {
 		for v.h.below(3, "meanwhile") == 0 {
-			v.happen(rapid.SampledFrom(vaultOps).Draw(v.h.T, "what"))
+			v.happen(rapid.SampledFrom(vaultOps).Draw(v.h.draw, "what"))
 		}
-		how = rapid.SampledFrom([]string{"well", "well", "well", "well", "refuse", "park", "lose the answer", "die before", "die behind"}).Draw(v.h.T, "put")
+		how = rapid.SampledFrom([]string{"well", "well", "well", "well", "refuse", "park", "lose the answer", "die before", "die behind"}).Draw(v.h.draw, "put")
 	}
 	switch how {
 	case "refuse":
@@ -74,7 +74,7 @@ func (v *vault) record() (durable bool, err error) {
 	if v.calm || v.dead {
 		return true, nil
 	}
-	switch rapid.SampledFrom([]string{"well", "well", "well", "fail", "fail and be durable", "die", "die and be durable"}).Draw(v.h.T, "record") {
+	switch rapid.SampledFrom([]string{"well", "well", "well", "fail", "fail and be durable", "die", "die and be durable"}).Draw(v.h.draw, "record") {
 	case "fail":
 		return false, errTest
 	case "fail and be durable":
@@ -133,7 +133,7 @@ func drawSettings(t *rapid.T) *tenants.Sink {
 func TestDropsAreExactlyOnceWhateverHappens(t *testing.T) {
 	g := newGround(t)
 	rapid.Check(t, func(t *rapid.T) {
-		h := newHand(t, g)
+		h := newHand(t, t, g)
 		v := &vault{h: h, objs: map[string][]byte{}}
 		chunks := rapid.SampledFrom([]int{1, 700, 1 << 20})
 		h.chunk = chunks.Draw(t, "chunk")

@@ -58,7 +58,7 @@ func (w *wire) Offer(lines []byte, s Segment) bool {
 	if !w.inside {
 		w.inside = true
 		for w.h.below(3, "meanwhile") == 0 {
-			w.happen(rapid.SampledFrom(wireOps).Draw(w.h.T, "what"))
+			w.happen(rapid.SampledFrom(wireOps).Draw(w.h.draw, "what"))
 		}
 		w.inside = false
 	}
@@ -223,7 +223,7 @@ func (h *hand) wire(p *peer) *wire {
 func TestStreamsLoseNothingWhateverHappens(t *testing.T) {
 	g := newGround(t)
 	rapid.Check(t, func(t *rapid.T) {
-		h := newHand(t, g)
+		h := newHand(t, t, g)
 		h.chunk = rapid.SampledFrom([]int{1, 700, 1 << 20}).Draw(t, "chunk")
 		p := &peer{}
 		h.append(0, 3) // the shards know the tenant

@@ -1,0 +1,366 @@
+package lane
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"datasync/exporter/lane/spool"
+	"datasync/exporter/state"
+	"datasync/exporter/tenants"
+	"datasync/feeds"
+	"datasync/feeds/journal"
+	"datasync/formats"
+	"datasync/schemas"
+)
+
+// nothing is the journal of a shard whose tenants have nothing.
+type nothing struct{}
+
+func (nothing) Read(_ journal.TenantRef, from journal.Position, _ journal.ReadOptions, c *journal.Chunk) error {
+	*c = journal.Chunk{Next: from}
+	return nil
+}
+func (nothing) Standing(journal.TenantRef) journal.Standing               { return journal.Standing{} }
+func (nothing) Release(journal.TenantRef, journal.Position)               {}
+func (nothing) Pin(journal.TenantRef, journal.Position, journal.Position) {}
+func (nothing) Unpin(journal.TenantRef, journal.Position)                 {}
+
+func inUse() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+func TestTenThousandIdleLanesCostLittle(t *testing.T) {
+	const lanes, bound = 10_000, 1500
+	spools, err := spool.NewBudget(0, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	r := NewRunner(RunnerOptions{Spools: spools, Quarantine: &refused{}, Now: time.Now})
+	goroutines := runtime.NumGoroutine()
+	go func() { defer close(done); r.Run(ctx) }()
+	sink := dropSink("acme", &bucket{}, nil)
+	sh := &Shard{Name: "edge-0-abc123", Journal: nothing{}, Home: state.At(&facts{})}
+	before := inUse()
+	for i := range lanes {
+		r.Add(Beginning{Key: state.Key{Tenant: feeds.TenantID(fmt.Sprintf("tenant-%05d", i)), Sink: "drops"}, Shard: sh, Tenant: journal.TenantRef(i), Sink: sink})
+	}
+	if err := r.Settled(ctx); err != nil {
+		t.Fatal(err)
+	}
+	each := (inUse() - before) / lanes
+	t.Logf("%d bytes an idle lane", each)
+	if each > bound {
+		t.Errorf("%d bytes an idle lane, more than %d", each, bound)
+	}
+	r.wg.Wait() // its workers have ended
+	if n := runtime.NumGoroutine() - goroutines; n > 1 {
+		t.Errorf("%d goroutines beside the clock's", n-1)
+	}
+	cancel()
+	<-done
+	runtime.KeepAlive(r)
+}
+
+// backlog gives the rig a tenant with many drops to make and another with one.
+func twoTenants(t *testing.T) (r *rig, big, small state.Key) {
+	r = newRig(t)
+	each := func(s *tenants.Sink) { s.Deliver = tenants.Deliver{MaxEvents: 2, MaxAge: time.Nanosecond} }
+	big = r.begin(dropSink("acme", &bucket{}, each))
+	small = r.begin(dropSink("beta", &bucket{}, each))
+	r.append("acme", 3000)
+	r.until(big, "backlog", func(v View) bool { return v.End.Events == 3000 })
+	return r, big, small
+}
+
+// byHand gives the next lane its turn and says whose it was.
+func (r *rig) byHand() state.Key {
+	r.runner.mu.Lock()
+	defer r.runner.mu.Unlock()
+	if len(r.runner.queue) == 0 {
+		r.t.Fatal("nobody has anything to do")
+	}
+	k := r.runner.queue[0].Key
+	r.runner.first()
+	return k
+}
+
+func TestABacklogKeepsNobodyFromItsTurn(t *testing.T) {
+	r, big, small := twoTenants(t)
+	for r.runner.Views(&big)[0].Fact.Number < 5 {
+		r.byHand()
+	}
+	r.append("beta", 1)
+	r.until(small, "event", func(v View) bool { return v.End.Events == 1 })
+	for turn := 1; ; turn++ {
+		if r.byHand() == small {
+			break
+		}
+		if turn == 3 {
+			t.Fatalf("%d turns of a lane with a backlog before another's first", turn)
+		}
+	}
+	if v := r.runner.Views(&big)[0]; v.Fact.Number > 8 {
+		t.Errorf("a turn is more than one drop: %d", v.Fact.Number)
+	}
+}
+
+// taking is a StreamSink that takes all.
+type taking struct{ offers int }
+
+func (s *taking) Offer([]byte, Segment) bool  { s.offers++; return true }
+func (s *taking) Restore(Segment) bool        { return true }
+func (s *taking) Flush(context.Context) error { return nil }
+func (s *taking) Close() error                { return nil }
+
+func streamSink(tenant feeds.TenantID, to StreamSink) *Sink {
+	return &Sink{Stream: &Stream{Sink: to}, Settings: &tenants.Sink{Tenant: tenant, Name: "siem", Emitter: &tenants.EmitterSink{},
+		Output: tenants.Output{Schema: "canonical", Kinds: schemas.DefaultKinds, Sample: 1}}}
+}
+
+func TestATurnOfAStreamIsBounded(t *testing.T) {
+	r := newRig(t)
+	to := &taking{}
+	k := r.begin(streamSink("acme", to))
+	for range 12 {
+		r.append("acme", 2500)
+	}
+	r.until(k, "backlog", func(v View) bool { return v.End.Events == 30_000 })
+	r.byHand()
+	if to.offers != streamTurn {
+		t.Errorf("%d chunks in a turn", to.offers)
+	}
+}
+
+func TestAChangeOfSettingsDoesNotWaitForABacklog(t *testing.T) {
+	r, big, _ := twoTenants(t)
+	r.run()
+	r.until(big, "first drops", func(v View) bool { return v.Fact.Number > 3 })
+	r.runner.Swap(big, nil, 1)
+	if v := r.runner.Views(&big)[0]; caughtUp(v) {
+		t.Error("Swap waited until all of the backlog was delivered")
+	} else if r.halt(); r.runner.Views(&big)[0].Fact != v.Fact {
+		t.Error("the lane went on without its sink")
+	}
+}
+
+func TestAFlushIsDoneOnce(t *testing.T) {
+	r := newRig(t)
+	k := r.begin(dropSink("acme", &bucket{}, nil))
+	r.append("acme", 3)
+	v := r.until(k, "events", func(v View) bool { return v.End.Events == 3 })
+	r.append("acme", 3) // the lane reads them before it is told of them
+	l := r.runner.by[k][0]
+	s := r.runner.env.stepDrop(context.Background(), l, backlog{end: v.End, oldest: 1, flush: true})
+	if s.err != nil || !s.flushed || s.fact.Pos.Events != 6 {
+		t.Errorf("a flush goes on for as long as events come: %+v", s)
+	}
+	if s := r.runner.env.stepDrop(context.Background(), l, backlog{fact: s.fact, end: v.End, oldest: 1, flush: true}); s.err != nil || !s.flushed || s.due != 0 {
+		t.Errorf("a lane that is ahead of what it was told has nothing to do: %+v", s)
+	}
+
+	l.sink = dropSink("acme", &bucket{}, func(set *tenants.Sink) { set.Output.Kinds = 1 << schemas.KindAudit })
+	s = r.runner.env.stepDrop(context.Background(), l, backlog{end: v.End, oldest: 1})
+	if s.err != nil || s.flushed || s.fact.Filtered != 6 {
+		t.Errorf("a flush asked for during this turn is taken for done: %+v", s)
+	}
+}
+
+func TestALaneIsWellAgainWithoutADelivery(t *testing.T) {
+	r := newRig(t)
+	sink := dropSink("acme", &bucket{}, func(s *tenants.Sink) { s.Output.Kinds = 1 << schemas.KindAudit; s.Deliver.MaxAge = time.Nanosecond })
+	k := r.begin(sink)
+	log := r.shard.Journal
+	r.shard.Journal = unreadable{log}
+	r.append("acme", 3)
+	r.until(k, "events", func(v View) bool { return v.End.Events == 3 })
+	for r.runner.Views(&k)[0].Status.State == Running {
+		r.byHand()
+	}
+	r.shard.Journal = log
+	r.runner.Do(k, OrderRetry)
+	for !caughtUp(r.runner.Views(&k)[0]) {
+		r.byHand()
+	}
+	if v := r.runner.Views(&k)[0]; v.Status.State != Running || v.Status.Message != "" {
+		t.Fatalf("nothing is wrong any more: %+v", v.Status)
+	}
+	r.append("acme", 3)
+	r.until(k, "more events", func(v View) bool { return v.End.Events == 6 })
+	for !caughtUp(r.runner.Views(&k)[0]) {
+		r.byHand()
+	}
+}
+
+// unreadable is a journal on a disk that fails.
+type unreadable struct{ Journal }
+
+func (unreadable) Read(journal.TenantRef, journal.Position, journal.ReadOptions, *journal.Chunk) error {
+	return errTest
+}
+
+func TestOnlyStopCancelsForGood(t *testing.T) {
+	r := newRig(t)
+	k := r.begin(dropSink("acme", &bucket{fail: func(int, *Drop) error { return fmt.Errorf("a client's own: %w", context.Canceled) }}, nil))
+	r.append("acme", 3)
+	r.until(k, "events", func(v View) bool { return v.End.Events == 3 })
+	r.runner.Do(k, OrderFlush)
+	for r.runner.Views(&k)[0].Status.State == Running {
+		r.byHand()
+	}
+	if v := r.runner.Views(&k)[0]; v.Status.NextRetry == 0 {
+		t.Errorf("it is never tried again: %+v", v.Status)
+	}
+}
+
+func TestAPauseIsWhatIsShown(t *testing.T) {
+	s := Status{State: Paused, Message: "paused by a person", Since: 5}
+	want := s
+	if s.fail(&Error{Park: true, Class: Auth, Err: errTest}, 10, 0) || s != want {
+		t.Errorf("a late failure: %+v", s)
+	}
+	if s.becomes(delivered, 10) || s != want {
+		t.Errorf("a late success: %+v", s)
+	}
+}
+
+func TestTroubleOfAConnectionOutlivesAPause(t *testing.T) {
+	r := newRig(t)
+	sink := streamSink("acme", &taking{})
+	k := r.begin(sink)
+	r.runner.Trouble(sink.Stream, &Trouble{Err: &Error{Class: Connect, Err: errTest}})
+	r.runner.Do(k, OrderPause)
+	if v := r.runner.Views(&k)[0]; v.Status.State != Paused || v.Status.Class != "" {
+		t.Fatalf("%+v", v.Status)
+	}
+	r.runner.Do(k, OrderResume)
+	if v := r.runner.Views(&k)[0]; v.Status.State != Waiting || v.Status.Class != Connect {
+		t.Errorf("the connection is as bad as before the pause: %+v", v.Status)
+	}
+	r.runner.Trouble(sink.Stream, nil)
+	if v := r.runner.Views(&k)[0]; v.Status.State != Running || v.Status.Class != "" {
+		t.Errorf("the connection is well: %+v", v.Status)
+	}
+}
+
+// freed is a journal that remembers what it was allowed to free.
+type freed struct {
+	Journal
+	to *journal.Position
+}
+
+func (f freed) Release(_ journal.TenantRef, p journal.Position) { *f.to = p }
+
+func TestARemovedSinkLetsGoInTheEnd(t *testing.T) {
+	r := newRig(t)
+	var low journal.Position
+	r.shard.Journal = freed{r.log, &low}
+	sink := dropSink("acme", &bucket{}, nil)
+	k := r.begin(sink)
+	r.runner.Swap(k, nil, time.Now().UnixMilli())
+	r.append("acme", 9)
+	r.until(k, "events", func(v View) bool { return v.End.Events == 9 })
+	r.runner.Tidy()
+	if low.Events != 0 {
+		t.Fatalf("%d events are free at once", low.Events)
+	}
+	r.runner.Swap(k, nil, time.Now().Add(-25*time.Hour).UnixMilli())
+	r.runner.Tidy()
+	if end := r.log.Standing(r.log.Tenant("acme")).End; low != end {
+		t.Errorf("free up to %+v of %+v", low, end)
+	}
+}
+
+func TestASinkThatBecomesAStreamLeavesItsDrop(t *testing.T) {
+	r := newRig(t)
+	b := &bucket{after: func(int, *Drop) error { return errTest }}
+	drops := dropSink("acme", b, nil)
+	k := r.begin(drops)
+	r.append("acme", 3)
+	r.until(k, "events", func(v View) bool { return v.End.Events == 3 })
+	r.runner.Do(k, OrderFlush)
+	for b.count() == 0 {
+		r.byHand()
+	}
+	r.runner.Swap(k, streamSink("acme", &taking{}), 0)
+	if d, err := r.shard.Home.Pending(k); d != nil || err != nil {
+		t.Errorf("the drop is pending: %+v, %v", d, err)
+	}
+	b.after = nil
+	r.runner.Swap(k, drops, 0)
+	r.runner.Do(k, OrderFlush)
+	for !caughtUp(r.runner.Views(&k)[0]) {
+		r.byHand()
+	}
+	if f := r.runner.Views(&k)[0].Fact; f.Number != 2 || f.Settled() != 3 || b.count() != 2 {
+		t.Errorf("%d objects, %+v", b.count(), f)
+	}
+}
+
+func TestNoEmptyDropsForTheTimeWeWereDown(t *testing.T) {
+	g := newGround(t)
+	h := newHand(t, nil, g)
+	v := &vault{h: h, objs: map[string][]byte{}, calm: true}
+	set := tenants.Sink{Output: tenants.Output{Format: formats.NDJSON, Schema: "canonical", Kinds: schemas.DefaultKinds, Sample: 1},
+		Deliver: tenants.Deliver{Schedule: every(time.Minute), Manifest: true, Empty: true}}
+	h.append(0, 3)
+	h.append(1, 3)
+	h.vault(v, &set)
+	v.settle()
+	h.append(0, 3)
+	for _, f := range h.facts {
+		f.harden(len(f.soft))
+	}
+	g.clock.Add(time.Hour.Milliseconds())
+	h.vault(v, &set)
+	v.settle()
+	for i, view := range h.runner.Views(&h.key) {
+		if f := view.Fact; f.Number > 3 || f.Settled() != uint64(h.made[i]) {
+			t.Errorf("%s: %d drops, %+v", view.Shard, f.Number, f)
+		}
+	}
+}
+
+// A pending drop is finished with the settings it was decided with, perhaps by
+// a later version: what stands in the golden file must stay readable.
+func TestRecordedSettingsAreADurableFormat(t *testing.T) {
+	out := tenants.Output{Format: formats.Parquet, Compression: formats.Zstd, Level: 3, Schema: "canonical", Kinds: schemas.DefaultKinds,
+		Filter: "enforced", Fields: []string{"event_id"}, Sample: 0.5}
+	got, err := json.MarshalIndent(out, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(filepath.Join("testdata", "output.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != strings.TrimSuffix(string(want), "\n") {
+		t.Errorf("settings are recorded as\n%s\nand not, as is stored out there,\n%s", got, want)
+	}
+}
+
+func TestFailureIsAlwaysAnError(t *testing.T) {
+	own := &Error{Verdict: Wait, Class: Throttled, Err: errTest}
+	if got := failure(fmt.Errorf("around: %w", own)); got != own {
+		t.Errorf("%+v", got)
+	}
+	if got := failure(context.DeadlineExceeded); got.Verdict != Away || got.Class != Timeout {
+		t.Errorf("%+v", got)
+	}
+	if got := failure(errTest); got.Verdict != Away || got.Class != Reset || got.Park || !errors.Is(got, errTest) {
+		t.Errorf("unknown means away: %+v", got)
+	}
+}
