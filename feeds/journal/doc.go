@@ -1,3 +1,0 @@
-// Package journal is the segmented, tenant-grouped log of bytes and facts:
-// append, read, recover, retain, rewrite.
-package journal
