@@ -161,12 +161,12 @@ func readSegmentHeader(f FS, path string) (segmentHeader, error) {
 		return segmentHeader{}, err
 	}
 	p := make([]byte, segmentHeaderLen)
-	err = readFull(file, p, 0)
-	if cerr := file.Close(); err == nil && cerr != nil {
-		return segmentHeader{}, cerr
+	// A crash may have left one of the two sectors only.
+	if err = readFull(file, p, 0); isShort(err) {
+		err = nil
 	}
-	if err != nil {
-		return segmentHeader{}, fmt.Errorf("%s: shorter than its header: %w", path, errDamaged)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return segmentHeader{}, err
 	}
 	h, err := decodeSegmentHeader(p)
 	if err != nil {

@@ -197,7 +197,7 @@ func TestNearTheCap(t *testing.T) {
 }
 
 func TestFullWhenNobodyIsOver(t *testing.T) {
-	x := newShop(t, journal.Options{SegmentBytes: 64 << 10, Retain: time.Hour, MaxBytes: 512 << 10, ReserveBytes: 16 << 10})
+	x := newShop(t, journal.Options{SegmentBytes: 32 << 10, Retain: time.Hour, MaxBytes: 192 << 10, ReserveBytes: 8 << 10})
 	var err error
 	for i := 0; i < 4000 && err == nil; i++ {
 		err = x.add("acme", 100)

@@ -41,6 +41,13 @@ type CrashFS struct {
 type node struct {
 	now, disk []byte
 	pending   []change
+	shared    bool // both are somebody else's bytes, to be copied before a change
+}
+
+func (n *node) own() {
+	if n.shared {
+		n.now, n.disk, n.shared = slices.Clone(n.now), slices.Clone(n.disk), false
+	}
 }
 
 type change struct {
@@ -169,11 +176,12 @@ func (c *CrashFS) Bytes(path string) []byte {
 	return nil
 }
 
-// SetBytes puts a file there, durable.
+// SetBytes puts a file there, durable. The bytes are not changed, and may not
+// be by the caller.
 func (c *CrashFS) SetBytes(path string, data []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := &node{now: slices.Clone(data), disk: slices.Clone(data)}
+	n := &node{now: data, disk: data, shared: true}
 	c.names[filepath.Clean(path)], c.durable[filepath.Clean(path)] = n, n
 }
 
@@ -343,6 +351,7 @@ func (f *crashFile) WriteAt(p []byte, off int64) (int, error) {
 	if err := f.c.step(); err != nil {
 		return 0, err
 	}
+	f.n.own()
 	f.n.now = write(f.n.now, off, p)
 	return len(p), nil
 }
@@ -353,6 +362,7 @@ func (f *crashFile) Sync() error {
 	if err := f.c.step(); err != nil {
 		return err
 	}
+	f.n.own()
 	for _, ch := range f.n.pending {
 		if ch.size >= 0 {
 			f.n.disk = resize(f.n.disk, ch.size)
@@ -371,6 +381,7 @@ func (f *crashFile) Resize(size int64) error {
 		return err
 	}
 	f.n.pending = append(f.n.pending, change{size: size})
+	f.n.own()
 	f.n.now = resize(f.n.now, size)
 	return nil
 }
