@@ -34,7 +34,7 @@ const sampleTenants = 7
 func makeSample(t *testing.T, commits int) *sample {
 	t.Helper()
 	disk := journaltest.NewCrashFS(1)
-	sm := &sample{opts: journal.Options{SegmentBytes: 256 << 10}, lines: map[feeds.TenantID][]string{}, files: map[string][]byte{}}
+	sm := &sample{opts: journal.Options{SegmentBytes: 256 << 10, ReserveBytes: 4 << 10}, lines: map[feeds.TenantID][]string{}, files: map[string][]byte{}}
 	o := sm.opts
 	o.FS = disk
 	s, err := journal.OpenStore("d", o)

@@ -32,6 +32,9 @@ func newShop(t *testing.T, o journal.Options) *shop {
 	if o.FS == nil {
 		o.FS = journaltest.NewCrashFS(1)
 	}
+	if o.ReserveBytes == 0 {
+		o.ReserveBytes = 64 << 10 // it is memory
+	}
 	x.clock.Store(1e12)
 	o.Now = x.now
 	o.Report = x.reports.add

@@ -187,7 +187,7 @@ func TestFailedSyncIsNotTriedAgain(t *testing.T) {
 func TestIdleWitness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := journaltest.NewCrashFS(1)
-		s, err := journal.OpenStore("d", journal.Options{FS: disk})
+		s, err := journal.OpenStore("d", journal.Options{FS: disk, ReserveBytes: 4096})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,7 +212,7 @@ func TestIdleWitness(t *testing.T) {
 		}
 		disk.Crash()
 		_ = s.Close() // the machine is down
-		if s, err = journal.OpenStore("d", journal.Options{FS: disk.Reboot()}); err != nil {
+		if s, err = journal.OpenStore("d", journal.Options{FS: disk.Reboot(), ReserveBytes: 4096}); err != nil {
 			t.Fatal(err)
 		}
 		if j, err = s.Shard("s"); err != nil {

@@ -23,7 +23,8 @@ const sector = 512
 
 // CrashFS is a file system in memory that knows what was synced. After Crash
 // only that survives, and a random part of the rest: whole writes, torn ones
-// (by sectors), names. It is safe for concurrent use.
+// (by sectors), names. It is safe for concurrent use. Allocated space takes
+// memory: give journal.Options a small ReserveBytes and SegmentBytes.
 type CrashFS struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
