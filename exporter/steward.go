@@ -243,14 +243,13 @@ func (st *steward) load(name string, sh *lane.Shard) error {
 			st.born(birth{sh, log, a.Tenant})
 		}
 	})
+	var births []birth
 	for _, t := range log.Tenants() {
 		if log.Standing(t).End.Events > 0 {
-			if err := st.complete(context.Background(), birth{sh, log, t}); err != nil {
-				return err
-			}
+			births = append(births, birth{sh, log, t})
 		}
 	}
-	return nil
+	return st.complete(context.Background(), births)
 }
 
 // add gives a lane to the runner.
@@ -282,32 +281,48 @@ func (st *steward) born(b birth) {
 	}
 }
 
-// complete begins the lanes that a tenant's sinks lack in a shard: at its first
-// event, for a sink that is known was there before it.
-func (st *steward) complete(ctx context.Context, b birth) error {
-	id := b.log.TenantID(b.tenant)
-	t := st.s.set.Load().Tenant(id)
-	if t == nil || len(t.Sinks) == 0 {
-		b.log.Release(b.tenant, b.log.Standing(b.tenant).End)
-		return nil
+// complete begins the lanes that the tenants' sinks lack in a shard: at their
+// first event, for a sink that is known was there before it. All births of a
+// shard are one commit: after a start with thousands of tenants, a sync each
+// would take longer than the deliveries.
+func (st *steward) complete(ctx context.Context, births []birth) error {
+	by := map[*lane.Shard][]birth{}
+	for _, b := range births {
+		by[b.shard] = append(by[b.shard], b)
 	}
+	var errs []error
+	for sh, bs := range by {
+		errs = append(errs, st.completeShard(ctx, sh, bs[0].log, bs))
+	}
+	return errors.Join(errs...)
+}
+
+func (st *steward) completeShard(ctx context.Context, sh *lane.Shard, log *journal.Journal, births []birth) error {
 	lanes := map[state.Key]state.Lane{}
-	for _, sink := range t.Sinks {
-		key := state.Key{Tenant: id, Sink: sink.Name}
-		if _, ok, err := b.shard.Home.Lane(key); err != nil {
-			return err
-		} else if !ok && st.sinks[key] != nil {
-			lanes[key] = state.Lane{}
+	for _, b := range births {
+		id := log.TenantID(b.tenant)
+		t := st.s.set.Load().Tenant(id)
+		if t == nil || len(t.Sinks) == 0 {
+			log.Release(b.tenant, log.Standing(b.tenant).End)
+			continue
+		}
+		for _, sink := range t.Sinks {
+			key := state.Key{Tenant: id, Sink: sink.Name}
+			if _, ok, err := sh.Home.Lane(key); err != nil {
+				return err
+			} else if !ok && st.sinks[key] != nil {
+				lanes[key] = state.Lane{}
+			}
 		}
 	}
 	if len(lanes) == 0 {
 		return nil
 	}
-	if err := b.shard.Home.Begin(ctx, lanes); err != nil {
-		return fmt.Errorf("begin the lanes of %s in shard %s: %w", id, b.shard.Name, err)
+	if err := sh.Home.Begin(ctx, lanes); err != nil {
+		return fmt.Errorf("begin %d lanes in shard %s: %w", len(lanes), sh.Name, err)
 	}
 	for key, fact := range lanes {
-		if err := st.add(b.shard, b.log, key, fact); err != nil {
+		if err := st.add(sh, log, key, fact); err != nil {
 			return err
 		}
 	}
@@ -324,9 +339,7 @@ func (st *steward) run(ctx context.Context) {
 			births := st.births
 			st.births = nil
 			st.mu.Unlock()
-			for _, b := range births {
-				st.s.reporter.failing("begin a lane", st.complete(ctx, b))
-			}
+			st.s.reporter.failing("begin lanes", st.complete(ctx, births))
 		case c := <-st.change:
 			c.done <- st.apply(ctx, c.set)
 		case <-ctx.Done():
