@@ -195,7 +195,9 @@ func (v *vault) settle() {
 	h := v.h
 	v.calm = true
 	h.broken["read"] = 0
-	h.runner.Do(h.key, OrderResume)
+	if h.runner.Views(&h.key)[0].Status.State == Paused {
+		h.runner.Do(h.key, OrderResume)
+	}
 	for range 2000 {
 		for h.arrive(0) || h.arrive(1) {
 		}

@@ -28,7 +28,7 @@ type wire struct {
 	room     int  // bytes that it takes yet
 	wanted   bool // it refused
 	trouble  bool
-	inside   bool
+	calm     bool // nothing happens meanwhile any more
 	peer     *peer
 }
 
@@ -55,13 +55,19 @@ func (w *wire) Restore(s Segment) bool {
 
 // Offer is StreamSink's.
 func (w *wire) Offer(lines []byte, s Segment) bool {
-	if !w.inside {
-		w.inside = true
-		for w.h.below(3, "meanwhile") == 0 {
-			w.happen(rapid.SampledFrom(wireOps).Draw(w.h.draw, "what"))
-		}
-		w.inside = false
+	w.meanwhile()
+	ok := w.offer(lines, s)
+	w.meanwhile()
+	return ok
+}
+
+func (w *wire) meanwhile() {
+	for !w.calm && w.h.below(4, "meanwhile") == 0 {
+		w.happen(rapid.SampledFrom(wireOps).Draw(w.h.draw, "what"))
 	}
+}
+
+func (w *wire) offer(lines []byte, s Segment) bool {
 	if !w.began {
 		w.began = true
 		if len(w.restored) > 0 {
@@ -265,8 +271,10 @@ func TestStreamsLoseNothingWhateverHappens(t *testing.T) {
 func (w *wire) settle() {
 	h := w.h
 	h.broken["read"] = 0
-	h.runner.Do(h.key, OrderResume)
-	w.inside = true // nothing happens meanwhile
+	w.calm = true
+	if h.runner.Views(&h.key)[0].Status.State == Paused {
+		h.runner.Do(h.key, OrderResume)
+	}
 	for range 1000 {
 		for h.arrive(0) || h.arrive(1) {
 		}
@@ -319,6 +327,9 @@ func (w *wire) check() {
 	}
 	for i, v := range w.h.runner.Views(&w.h.key) {
 		made := uint64(w.h.made[i])
+		if v.Status.State != Running && !w.trouble {
+			w.h.Fatalf("%s: nothing is wrong, and it is %+v", v.Shard, v.Status)
+		}
 		if v.Fact.Filtered != made/3 || v.Fact.Delivered != made-made/3 {
 			w.h.Fatalf("%s: of %d events, %+v", v.Shard, made, v.Fact)
 		}

@@ -100,11 +100,18 @@ func (r *rig) byHand() state.Key {
 
 func TestABacklogKeepsNobodyFromItsTurn(t *testing.T) {
 	r, big, small := twoTenants(t)
-	for r.runner.Views(&big)[0].Fact.Number < 5 {
+	came := false
+	r.runner.by[big][0].sink.Drops.(*bucket).after = func(put int, _ *Drop) error {
+		if put == 5 { // within a turn of the lane with the backlog
+			r.append("beta", 1)
+			r.until(small, "event", func(v View) bool { return v.End.Events == 1 })
+			came = true
+		}
+		return nil
+	}
+	for !came {
 		r.byHand()
 	}
-	r.append("beta", 1)
-	r.until(small, "event", func(v View) bool { return v.End.Events == 1 })
 	for turn := 1; ; turn++ {
 		if r.byHand() == small {
 			break
@@ -331,6 +338,35 @@ func TestNoEmptyDropsForTheTimeWeWereDown(t *testing.T) {
 		if f := view.Fact; f.Number > 3 || f.Settled() != uint64(h.made[i]) {
 			t.Errorf("%s: %d drops, %+v", view.Shard, f.Number, f)
 		}
+	}
+}
+
+func TestWhatExpiresBehindAPendingDropIsNotItsOwn(t *testing.T) {
+	h := newHand(t, nil, newGround(t))
+	b := &bucket{fail: func(int, *Drop) error { return errTest }}
+	h.sink = dropSink(h.key.Tenant, b, func(s *tenants.Sink) { s.Name = h.key.Sink; s.Deliver.MaxEvents = 3 })
+	h.append(0, 12)
+	h.append(1, 1)
+	h.start()
+	for b.count() == 0 {
+		h.turn()
+	}
+	ref := h.g.logs[0].Tenant(h.key.Tenant)
+	to, err := h.g.logs[0].Locate(ref, h.seqs[0][9])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.g.logs[0].Expire(ref, to); err != nil { // 5 to 9; 1 to 4 are the drop's
+		t.Fatal(err)
+	}
+	b.fail = nil
+	h.start() // another life: it is encoded anew
+	for h.turn() || h.wait(1<<40) {
+		h.balance()
+	}
+	f := h.runner.Views(&h.key)[0].Fact
+	if f.Settled() != 12 || f.Expired != 5 || f.Delivered != 3+2 {
+		t.Errorf("%+v", f)
 	}
 }
 
