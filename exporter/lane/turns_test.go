@@ -2,13 +2,9 @@ package lane
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
 
@@ -291,32 +287,6 @@ func TestARemovedSinkLetsGoInTheEnd(t *testing.T) {
 	}
 }
 
-func TestASinkThatBecomesAStreamLeavesItsDrop(t *testing.T) {
-	r := newRig(t)
-	b := &bucket{after: func(int, *Drop) error { return errTest }}
-	drops := dropSink("acme", b, nil)
-	k := r.begin(drops)
-	r.append("acme", 3)
-	r.until(k, "events", func(v View) bool { return v.End.Events == 3 })
-	r.runner.Do(k, OrderFlush)
-	for b.count() == 0 {
-		r.byHand()
-	}
-	r.runner.Swap(k, streamSink("acme", &taking{}), 0)
-	if d, err := r.shard.Home.Pending(k); d != nil || err != nil {
-		t.Errorf("the drop is pending: %+v, %v", d, err)
-	}
-	b.after = nil
-	r.runner.Swap(k, drops, 0)
-	r.runner.Do(k, OrderFlush)
-	for !caughtUp(r.runner.Views(&k)[0]) {
-		r.byHand()
-	}
-	if f := r.runner.Views(&k)[0].Fact; f.Number != 2 || f.Settled() != 3 || b.count() != 2 {
-		t.Errorf("%d objects, %+v", b.count(), f)
-	}
-}
-
 func TestNoEmptyDropsForTheTimeWeWereDown(t *testing.T) {
 	g := newGround(t)
 	h := newHand(t, nil, g)
@@ -341,50 +311,45 @@ func TestNoEmptyDropsForTheTimeWeWereDown(t *testing.T) {
 	}
 }
 
-func TestWhatExpiresBehindAPendingDropIsNotItsOwn(t *testing.T) {
-	h := newHand(t, nil, newGround(t))
-	b := &bucket{fail: func(int, *Drop) error { return errTest }}
-	h.sink = dropSink(h.key.Tenant, b, func(s *tenants.Sink) { s.Name = h.key.Sink; s.Deliver.MaxEvents = 3 })
-	h.append(0, 12)
-	h.append(1, 1)
-	h.start()
-	for b.count() == 0 {
-		h.turn()
-	}
-	ref := h.g.logs[0].Tenant(h.key.Tenant)
-	to, err := h.g.logs[0].Locate(ref, h.seqs[0][9])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := h.g.logs[0].Expire(ref, to); err != nil { // 5 to 9; 1 to 4 are the drop's
-		t.Fatal(err)
-	}
-	b.fail = nil
-	h.start() // another life: it is encoded anew
-	for h.turn() || h.wait(1<<40) {
-		h.balance()
-	}
-	f := h.runner.Views(&h.key)[0].Fact
-	if f.Settled() != 12 || f.Expired != 5 || f.Delivered != 3+2 {
-		t.Errorf("%+v", f)
+func TestEventsAreOfferedWhateverTheConnectionSuffersFrom(t *testing.T) {
+	r := newRig(t)
+	to := &taking{}
+	sink := streamSink("acme", to)
+	k := r.begin(sink)
+	r.byHand()
+	r.runner.Trouble(sink.Stream, &Trouble{Err: &Error{Class: Connect, Err: errTest}})
+	r.append("acme", 3)
+	r.until(k, "events", func(v View) bool { return v.End.Events == 3 })
+	if r.byHand(); to.offers != 1 { // or nothing would make the emitter dial
+		t.Errorf("%d offers", to.offers)
 	}
 }
 
-// A pending drop is finished with the settings it was decided with, perhaps by
-// a later version: what stands in the golden file must stay readable.
-func TestRecordedSettingsAreADurableFormat(t *testing.T) {
-	out := tenants.Output{Format: formats.Parquet, Compression: formats.Zstd, Level: 3, Schema: "canonical", Kinds: schemas.DefaultKinds,
-		Filter: "enforced", Fields: []string{"event_id"}, Sample: 0.5}
-	got, err := json.MarshalIndent(out, "", "  ")
-	if err != nil {
-		t.Fatal(err)
+// late is a StreamSink that has room only after it refused.
+type late struct {
+	taking
+	refused func()
+}
+
+func (s *late) Offer(lines []byte, seg Segment) bool {
+	if s.offers++; s.offers == 1 {
+		s.refused()
+		return false
 	}
-	want, err := os.ReadFile(filepath.Join("testdata", "output.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != strings.TrimSuffix(string(want), "\n") {
-		t.Errorf("settings are recorded as\n%s\nand not, as is stored out there,\n%s", got, want)
+	return true
+}
+
+func TestRoomThatComesWithinTheTurnIsUsed(t *testing.T) {
+	r := newRig(t)
+	to := &late{}
+	sink := streamSink("acme", to)
+	to.refused = func() { r.runner.Room(sink.Stream) }
+	k := r.begin(sink)
+	r.append("acme", 3)
+	r.until(k, "events", func(v View) bool { return v.End.Events == 3 })
+	r.byHand()
+	if r.byHand(); to.offers != 2 {
+		t.Errorf("%d offers", to.offers)
 	}
 }
 
