@@ -18,7 +18,6 @@ type crashRun struct {
 	acked    map[feeds.TenantID][]string
 	inFlight map[feeds.TenantID][]string // of the append that did not return nil
 	counter  uint64                      // acknowledged additions to the fact "n"
-	released bool
 }
 
 // work appends, puts, releases and maintains until something fails.

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -183,13 +184,13 @@ func (t *factTable) under(prefix string) []string {
 	t.settle()
 	from, _ := slices.BinarySearch(t.sorted, prefix)
 	to := from
-	for to < len(t.sorted) && hasPrefix(t.sorted[to], prefix) {
+	for to < len(t.sorted) && strings.HasPrefix(t.sorted[to], prefix) {
 		to++
 	}
 	keys, extra := t.sorted[from:to:to], false
 	for _, m := range []map[string]Fact{t.taking, t.later} {
 		for k := range m {
-			if _, ok := t.durable[k]; !ok && hasPrefix(k, prefix) {
+			if _, ok := t.durable[k]; !ok && strings.HasPrefix(k, prefix) {
 				keys, extra = append(keys, k), true
 			}
 		}
@@ -199,8 +200,6 @@ func (t *factTable) under(prefix string) []string {
 	}
 	return keys
 }
-
-func hasPrefix(s, prefix string) bool { return len(s) >= len(prefix) && s[:len(prefix)] == prefix }
 
 // settle brings sorted up to date: a few new keys are put in their places,
 // many are sorted with the rest.
@@ -236,18 +235,8 @@ func (t *factTable) take() []Fact {
 	}
 	t.taking, t.later = t.later, map[string]Fact{}
 	out := slices.Collect(maps.Values(t.taking))
-	slices.SortFunc(out, func(a, b Fact) int { return compareStrings(a.Key, b.Key) })
+	slices.SortFunc(out, func(a, b Fact) int { return strings.Compare(a.Key, b.Key) })
 	return out
-}
-
-func compareStrings(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // giveBack undoes take after a commit that was not made.

@@ -236,6 +236,10 @@ func (j *Journal) report(i Incident) {
 
 const maxCommit = 1 << 30
 
+// ErrSequence refuses a batch whose numbers do not lie above all that the
+// shard holds: its events are there already, or its source went back.
+var ErrSequence = errors.New("sequence is not above the last one that the shard holds")
+
 // errOverCap is feeds.ErrFull because of max_bytes: making room may help.
 var errOverCap = fmt.Errorf("%w (max_bytes is reached)", feeds.ErrFull)
 

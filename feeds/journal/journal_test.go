@@ -111,3 +111,68 @@ func TestAppendReadReopen(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestSmallCache reads through a cache that holds one segment at a time.
+func TestSmallCache(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, dir, Options{SegmentBytes: 16 << 10, ReserveBytes: 4096})
+	s.cache.budget = 1
+	j, err := s.Shard("x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := ""
+	for n := range 100 {
+		b := batchOf(j, []string{"acme", "beta", "acme", "gamma"}, n*10)
+		want += string(b.Arena[b.Events[1].Off:][:b.Events[1].Len])
+		if _, err := j.Append(context.Background(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if got, holes, _ := readAll(t, j, "beta"); got != want || len(holes) > 0 {
+			t.Fatalf("%d bytes, want %d; holes %v", len(got), len(want), holes)
+		}
+		if n := len(s.cache.held); n > 2 {
+			t.Fatalf("%d segments are open", n)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFactLayers: values put later stand on what is durable, deletion and
+// addition too, and Facts shows each key once, sorted.
+func TestFactLayers(t *testing.T) {
+	f := newFactTable()
+	f.settleCommit([]Fact{{Key: "b", Value: []byte("1")}, {Key: "n", Value: AppendCounts(nil, 5, 1)}, {Key: "gone", Value: []byte("x")}})
+	f.putLater([]Fact{{Key: "b", Value: []byte("2")}, {Key: "n", Value: AppendCounts(nil, 2), Add: true}, {Key: "gone"}, {Key: "a", Value: []byte("new")}})
+	taken := f.take()
+	f.putLater([]Fact{{Key: "n", Value: AppendCounts(nil, 1, 1, 1), Add: true}, {Key: "n", Value: AppendCounts(nil, 1), Add: true}, {Key: "b"}})
+	show := func() string {
+		out := ""
+		for k, v := range f.all("") {
+			if k == "n" {
+				v = fmt.Append(nil, Counts(v))
+			}
+			out += k + "=" + string(v) + " "
+		}
+		return out
+	}
+	const want = "a=new n=[9 2 1] "
+	if got := show(); got != want {
+		t.Fatalf("with a commit under way: %q", got)
+	}
+	f.giveBack()
+	if got := show(); got != want {
+		t.Fatalf("after the commit failed: %q", got)
+	}
+	if taken = f.take(); len(taken) != 4 {
+		t.Fatalf("taken: %v", taken)
+	}
+	f.settleCommit(taken)
+	if got := show(); got != want || f.pending() {
+		t.Fatalf("after the commit: %q", got)
+	}
+}

@@ -310,9 +310,9 @@ func (j *Journal) sealIdle(near bool) error {
 }
 
 // live counts the stored bytes of a segment that some lane still wants; with
-// any it stops at the first.
-func (j *Journal) live(s *segment, any bool) (n uint64, err error) {
-	if any && s.keptBy.Events > 0 && j.wants(s.keptFor).block(&s.keptBy) {
+// first it stops at the first.
+func (j *Journal) live(s *segment, first bool) (n uint64, err error) {
+	if first && s.keptBy.Events > 0 && j.wants(s.keptFor).block(&s.keptBy) {
 		return 1, nil // what kept it last time keeps it still
 	}
 	f, err := j.s.cache.acquire(s)
@@ -333,7 +333,7 @@ func (j *Journal) live(s *segment, any bool) (n uint64, err error) {
 		for i := range e.list.len() {
 			if e.list.at(i, &m) == nil && w.block(&m) {
 				n += uint64(m.Stored)
-				if any {
+				if first {
 					s.keptFor, s.keptBy = e.t, m
 					return n, nil
 				}

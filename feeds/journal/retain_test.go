@@ -17,7 +17,6 @@ import (
 // shop is a store on a disk of memory with a clock that tests move.
 type shop struct {
 	t       *testing.T
-	fs      journal.FS
 	opts    journal.Options
 	s       *journal.Store
 	j       *journal.Journal

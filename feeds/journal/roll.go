@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-
-	"datasync/feeds"
 )
 
 // errFailedSync marks a write or fsync that failed for another reason than a
@@ -291,6 +289,3 @@ func newID() uint64 {
 	}
 	return binary.LittleEndian.Uint64(p[:])
 }
-
-// seqBefore is the last number given out before a segment.
-func (s *segment) seqBefore() feeds.Sequence { return s.head.Seq }

@@ -117,7 +117,7 @@ func (j *Journal) commit(reqs []*request) {
 		if r.batch != nil {
 			if n := len(r.batch.Events); n > 0 {
 				if s := r.batch.Events[0].Seq; s != 0 && s <= last {
-					r.finish(fmt.Errorf("sequence %d is not above %d, the last one the shard holds", s, last))
+					r.finish(fmt.Errorf("%w: %d is not above %d", ErrSequence, s, last))
 					continue
 				}
 				r.receipt.First = max(last+1, r.batch.Events[0].Seq)

@@ -310,6 +310,9 @@ func TestBadBatches(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
+	if _, err := x.j.Append(context.Background(), bad["below the shard"]); !errors.Is(err, journal.ErrSequence) {
+		t.Errorf("below the shard: %v", err)
+	}
 	if e := x.j.Standing(ref).End; e.Events != 1 {
 		t.Fatalf("%d events", e.Events)
 	}
