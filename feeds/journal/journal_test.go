@@ -148,7 +148,7 @@ func TestFactLayers(t *testing.T) {
 	f := newFactTable()
 	f.settleCommit([]Fact{{Key: "b", Value: []byte("1")}, {Key: "n", Value: AppendCounts(nil, 5, 1)}, {Key: "gone", Value: []byte("x")}})
 	f.putLater([]Fact{{Key: "b", Value: []byte("2")}, {Key: "n", Value: AppendCounts(nil, 2), Add: true}, {Key: "gone"}, {Key: "a", Value: []byte("new")}})
-	taken := f.take()
+	f.take()
 	f.putLater([]Fact{{Key: "n", Value: AppendCounts(nil, 1, 1, 1), Add: true}, {Key: "n", Value: AppendCounts(nil, 1), Add: true}, {Key: "b"}})
 	show := func() string {
 		out := ""
@@ -168,7 +168,8 @@ func TestFactLayers(t *testing.T) {
 	if got := show(); got != want {
 		t.Fatalf("after the commit failed: %q", got)
 	}
-	if taken = f.take(); len(taken) != 4 {
+	taken := f.take()
+	if len(taken) != 4 {
 		t.Fatalf("taken: %v", taken)
 	}
 	f.settleCommit(taken)
