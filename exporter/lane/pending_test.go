@@ -85,7 +85,8 @@ func TestHolesAreCutAtTheEndOfADrop(t *testing.T) {
 	}
 }
 
-// damaged is a journal that has lost the first event of what a pending drop holds.
+// damaged is a journal that has lost the first event of what a pending drop
+// holds, and tells of a hole behind it as well.
 type damaged struct{ Journal }
 
 func (d damaged) Read(ref journal.TenantRef, from journal.Position, o journal.ReadOptions, c *journal.Chunk) error {
@@ -97,7 +98,8 @@ func (d damaged) Read(ref journal.TenantRef, from journal.Position, o journal.Re
 	}
 	lost := journal.Hole{From: from, To: c.Next}
 	err := d.Journal.Read(ref, lost.To, o, c)
-	c.Holes = append([]journal.Hole{lost}, c.Holes...)
+	behind := journal.Hole{From: c.Next, To: journal.Position{Seq: c.Next.Seq + 4, Events: c.Next.Events + 4, Bytes: c.Next.Bytes}}
+	c.Holes, c.Next = append([]journal.Hole{lost}, append(c.Holes, behind)...), behind.To
 	return err
 }
 
