@@ -101,6 +101,7 @@ func (st *steward) apply(ctx context.Context, set *tenants.Set) error {
 	learn := map[state.Key]state.Known{}
 	var fresh []state.Key
 	var errs []error
+	st.endAll(ctx, want)
 	for key, settings := range want {
 		kn, ok := st.known[key]
 		if !ok {
@@ -109,7 +110,7 @@ func (st *steward) apply(ctx context.Context, set *tenants.Set) error {
 		} else if kn.Gone != 0 {
 			learn[key] = state.Known{Created: kn.Created}
 		}
-		if err := st.renew(ctx, key, settings); err != nil {
+		if err := st.renew(key, settings); err != nil {
 			errs = append(errs, err)
 			delete(learn, key)
 		}
@@ -117,7 +118,8 @@ func (st *steward) apply(ctx context.Context, set *tenants.Set) error {
 	for key, kn := range st.known {
 		if want[key] == nil && kn.Gone == 0 {
 			learn[key] = state.Known{Created: kn.Created, Gone: now}
-			st.drop(ctx, key, now)
+			delete(st.sinks, key)
+			st.s.runner.Swap(key, nil, now)
 		}
 	}
 	if err := st.begin(ctx, fresh, want); err != nil {
@@ -130,12 +132,12 @@ func (st *steward) apply(ctx context.Context, set *tenants.Set) error {
 }
 
 // renew makes or changes a sink.
-func (st *steward) renew(ctx context.Context, key state.Key, settings *tenants.Sink) error {
+func (st *steward) renew(key state.Key, settings *tenants.Sink) error {
 	old := st.sinks[key]
 	if old != nil && old.Settings.Digest == settings.Digest {
 		return nil
 	}
-	sink, err := st.remake(ctx, key, old, settings)
+	sink, err := st.remake(key, old, settings)
 	if err != nil {
 		return err
 	}
@@ -145,14 +147,11 @@ func (st *steward) renew(ctx context.Context, key state.Key, settings *tenants.S
 }
 
 // remake makes a sink; a connection whose own settings stay the same is kept.
-func (st *steward) remake(ctx context.Context, key state.Key, old *lane.Sink, settings *tenants.Sink) (*lane.Sink, error) {
-	if old != nil && old.Stream != nil {
-		if settings.Emitter != nil && reflect.DeepEqual(old.Settings.Emitter, settings.Emitter) {
-			kept := *old
-			kept.Settings = settings
-			return &kept, nil
-		}
-		st.end(ctx, key, old)
+func (st *steward) remake(key state.Key, old *lane.Sink, settings *tenants.Sink) (*lane.Sink, error) {
+	if old != nil && sameStream(old, settings) {
+		kept := *old
+		kept.Settings = settings
+		return &kept, nil
 	}
 	peers, err := st.s.control.Peers(key)
 	if err != nil {
@@ -161,20 +160,31 @@ func (st *steward) remake(ctx context.Context, key state.Key, old *lane.Sink, se
 	return st.s.makeSink(settings, peers)
 }
 
-// drop ends a sink that is no longer configured; its lanes keep their places.
-func (st *steward) drop(ctx context.Context, key state.Key, now int64) {
-	if old := st.sinks[key]; old != nil {
-		st.end(ctx, key, old)
+// sameStream says whether a sink's connection can serve the new settings.
+func sameStream(old *lane.Sink, settings *tenants.Sink) bool {
+	return old.Stream != nil && settings.Emitter != nil && reflect.DeepEqual(old.Settings.Emitter, settings.Emitter)
+}
+
+// endAll ends the connections that the new settings have no use for, side by
+// side: a peer that does not answer must not hold up the others' changes.
+func (st *steward) endAll(ctx context.Context, want map[state.Key]*tenants.Sink) {
+	var wg sync.WaitGroup
+	for key, sink := range st.sinks {
+		settings := want[key]
+		if sink.Stream == nil || settings != nil && (sink.Settings.Digest == settings.Digest || sameStream(sink, settings)) {
+			continue
+		}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			st.end(ctx, key, sink)
+		}()
 	}
-	delete(st.sinks, key)
-	st.s.runner.Swap(key, nil, now)
+	wg.Wait()
 }
 
 // end ends a sink's connection: a short try to have it proven, then it is cut.
 func (st *steward) end(ctx context.Context, key state.Key, sink *lane.Sink) {
-	if sink.Stream == nil {
-		return
-	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	err := errors.Join(sink.Stream.Sink.Flush(ctx), sink.Stream.Sink.Close())

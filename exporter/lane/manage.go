@@ -19,8 +19,9 @@ type RunnerOptions struct {
 	JournalID  string
 	// Retain is how long a removed sink keeps its events; 0 is 24 h.
 	Retain time.Duration
-	// Workers is how many turns go on at once; 0 is 64. Encoders is how many of
-	// them may encode at once; 0 is one for each processor.
+	// Workers is how many turns go on at once; 0 is 1024: most wait for a
+	// destination, and those that hang must not keep others from their turn.
+	// Encoders is how many may encode at once; 0 is one for each processor.
 	Workers, Encoders int
 	Now               func() time.Time // nil: time.Now
 	// OnState is told of each change of a lane's state, with the Runner's lock
@@ -33,7 +34,7 @@ func (o RunnerOptions) withDefaults() RunnerOptions {
 		o.Retain = 24 * time.Hour
 	}
 	if o.Workers == 0 {
-		o.Workers = 64
+		o.Workers = 1024
 	}
 	if o.Encoders == 0 {
 		o.Encoders = runtime.GOMAXPROCS(0)

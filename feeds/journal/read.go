@@ -371,7 +371,7 @@ func (r *reading) span(m *blockMeta, off, skip, skipBytes, n, size int) {
 	c.Spans = append(c.Spans, Span{Off: off, Len: size, Events: n,
 		Kinds: c.kinds[kinds:len(c.kinds):len(c.kinds)], Steps: c.steps[steps:len(c.steps):len(c.steps)],
 		Start:   Position{m.seqAt(skip), m.Held.Events + uint64(skip), m.Held.Bytes + uint64(skipBytes)},
-		MinTime: m.MinTime, MaxTime: m.MaxTime, Committed: m.Committed})
+		MinTime: m.MinTime, MaxTime: m.MaxTime, Whole: skip == 0 && n == int(m.Events), Committed: m.Committed})
 	r.events += n
 	r.pos = Position{m.seqAt(skip+n-1) + 1, m.Held.Events + uint64(skip+n), m.Held.Bytes + uint64(skipBytes+size)}
 }

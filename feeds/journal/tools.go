@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -52,6 +53,10 @@ func Verify(w io.Writer, dir string) (Report, error) {
 // then it reads every block. Nothing is discarded.
 func Repair(w io.Writer, dir string) (Report, error) {
 	t := &tool{w: w, dir: dir}
+	dir, err := storeDir(dir)
+	if err != nil {
+		return t.rep, err
+	}
 	s, err := OpenStore(dir, Options{Report: t.incident, MaxBytes: 1 << 62})
 	if err != nil {
 		return t.rep, err
@@ -88,7 +93,29 @@ func (t *tool) incident(i Incident) {
 	fmt.Fprintf(t.w, "%s: %s at %d, %d bytes, %d events: %s\n", i.What, i.File, i.Off, i.Bytes, i.Events, i.Message)
 }
 
+// storeDir is the journal's folder that dir names: itself, or the one in a data_dir.
+func storeDir(dir string) (string, error) {
+	for _, d := range []string{dir, filepath.Join(dir, "journal")} {
+		if _, err := os.Stat(filepath.Join(d, idFile)); err == nil {
+			return d, nil
+		}
+		// The id may be lost: the segments hold it too.
+		if segs, err := filepath.Glob(filepath.Join(d, "*", "*.seg")); err == nil && len(segs) > 0 {
+			return d, nil
+		}
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return "", fmt.Errorf("journal: %w", err)
+	}
+	return "", fmt.Errorf("journal: %s holds no journal: name data_dir, or the folder journal in it", dir)
+}
+
 func (t *tool) run() error {
+	dir, err := storeDir(t.dir)
+	if err != nil {
+		return err
+	}
+	t.dir = dir
 	if l, ok := t.fs.(Locker); ok {
 		lock, err := l.Lock(filepath.Join(t.dir, lockFile))
 		if err != nil {
