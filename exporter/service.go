@@ -251,18 +251,27 @@ func (s *Service) Addr(name string) string {
 	return ""
 }
 
-// maintain keeps the journal within its bounds.
+// How often the lanes are tidied and the journal is kept within its bounds.
+// Near the cap the journal does so by itself.
+const (
+	tidyEvery     = 2 * time.Second
+	maintainEvery = 30 * time.Second
+)
+
+// maintain keeps the lanes' states and the journal's size true.
 func (s *Service) maintain(ctx context.Context) {
-	t := time.NewTicker(2 * time.Second)
-	defer t.Stop()
+	tidy, maintain := time.NewTicker(tidyEvery), time.NewTicker(maintainEvery)
+	defer tidy.Stop()
+	defer maintain.Stop()
 	for {
 		select {
-		case <-t.C:
+		case <-tidy.C:
+			s.runner.Tidy()
+		case <-maintain.C:
+			s.reporter.failing("keep the journal within its bounds", s.store.Maintain())
 		case <-ctx.Done():
 			return
 		}
-		s.runner.Tidy()
-		s.reporter.failing("keep the journal within its bounds", s.store.Maintain())
 	}
 }
 
