@@ -93,6 +93,45 @@ func (c *Client) dial(ctx context.Context, address string) (*conn, *Error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg = cfg.Clone()
+	if cfg.ServerName == "" {
+		cfg.ServerName, _, _ = net.SplitHostPort(address) // checked by New
+	}
+	var offered *offering
+	if c.conf.unresumed[address] {
+		cfg.ClientSessionCache = nil
+	} else {
+		offered = &offering{ClientSessionCache: cfg.ClientSessionCache}
+		cfg.ClientSessionCache = offered
+	}
+	k, err := c.attempt(ctx, address, cfg, own)
+	if err == nil || err.Doing != doHandshake || offered == nil || !offered.any || ctx.Err() != nil {
+		return k, err
+	}
+	// Some refuse the very session that they gave: OpenSSL servers that ask for
+	// client certificates and set no session id context (rsyslog).
+	cfg.ClientSessionCache = nil
+	if k, err = c.attempt(ctx, address, cfg, own); err == nil {
+		c.conf.unresumed[address] = true
+	}
+	return k, err
+}
+
+// offering notes whether the handshake offered a session to resume.
+type offering struct {
+	tls.ClientSessionCache
+	any bool
+}
+
+// Get is tls.ClientSessionCache's.
+func (o *offering) Get(key string) (*tls.ClientSessionState, bool) {
+	s, ok := o.ClientSessionCache.Get(key)
+	o.any = ok && s != nil
+	return s, ok
+}
+
+// attempt connects and shakes hands once; cfg is its own.
+func (c *Client) attempt(ctx context.Context, address string, cfg *tls.Config, own time.Time) (*conn, *Error) {
 	dialer := net.Dialer{
 		Control:         c.control,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAlive, Interval: keepAlive, Count: 4},
@@ -107,9 +146,6 @@ func (c *Client) dial(ctx context.Context, address string) (*conn, *Error) {
 		return nil, classify(doConnect, address, fmt.Errorf("%T is no TCP connection", nc), false, false)
 	}
 	cfg = cfg.Clone()
-	if cfg.ServerName == "" {
-		cfg.ServerName, _, _ = net.SplitHostPort(address) // checked by New
-	}
 	certAsked := false
 	if get := cfg.GetClientCertificate; get != nil {
 		cfg.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -162,6 +198,8 @@ type configs struct {
 	from  *tls.Config // what TLS.Config returned last
 	cfg   *tls.Config
 	own   time.Time // our certificate's NotAfter
+	// unresumed are the addresses that refused a session which they had given.
+	unresumed map[string]bool
 }
 
 func (c *configs) get(t *TLS) (*tls.Config, time.Time, *Error) {
@@ -200,6 +238,7 @@ func (c *configs) finish(t *TLS) {
 	if c.cfg.ClientSessionCache == nil {
 		c.cfg.ClientSessionCache = tls.NewLRUClientSessionCache(8)
 	}
+	c.unresumed = make(map[string]bool)
 	c.cfg.DynamicRecordSizingDisabled = true // lines are gathered: big records from the first
 	c.own = time.Time{}
 	if len(c.cfg.Certificates) > 0 && c.cfg.Certificates[0].Leaf != nil {

@@ -136,3 +136,37 @@ func TestClientCertificate(t *testing.T) {
 		t.Errorf("peer %+v", p)
 	}
 }
+
+// TestRefusedSessions: a receiver that breaks off at the session it gave gets
+// full handshakes from then on, and nobody is told of a failure.
+func TestRefusedSessions(t *testing.T) {
+	for name, version := range map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
+		t.Run(name, func(t *testing.T) {
+			r := emittertest.New(t, emittertest.Options{RefuseSessions: true})
+			set := r.Certs()
+			cfg, err := set.Client()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.MaxVersion = version
+			o := quick(r)
+			o.TLS.Config = func() (*tls.Config, error) { return cfg, nil }
+			f := feed(t, o, 100)
+			f.allConfirmed(100)
+			for i := range 3 {
+				f.to(200 + i)
+				f.allConfirmed(200 + i)
+			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			for _, s := range f.states {
+				if s.Reason != "" {
+					t.Errorf("told of %s: %v", s.Reason, s.Err)
+				}
+			}
+			if n := arrived(t, r.Lines(), 202); n != 0 {
+				t.Errorf("%d repeats", n)
+			}
+		})
+	}
+}

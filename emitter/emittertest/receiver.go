@@ -16,7 +16,7 @@ type Answer uint8
 // The answers.
 const (
 	Orderly  Answer = iota // close_notify, then FIN
-	BareFIN                // FIN without close_notify, as rsyslog
+	BareFIN                // FIN without close_notify, as rsyslog's GnuTLS driver
 	NoAnswer               // keeps the connection open
 )
 
@@ -41,6 +41,9 @@ type Options struct {
 	// it counts as received; a death loses what waits there.
 	StoreAfter time.Duration
 	OneAtATime bool // serves one connection after the other
+	// RefuseSessions breaks off handshakes that offer to resume a session, as
+	// OpenSSL does where no session id context is set.
+	RefuseSessions bool
 }
 
 // Receiver is a TLS receiver of lines on loopback. Its methods may be called concurrently.
@@ -85,6 +88,14 @@ func New(t TB, o Options) *Receiver {
 	cfg, err := o.Certs.Server(o.ClientCA)
 	if err != nil {
 		t.Fatalf("%v", err)
+	}
+	if o.RefuseSessions {
+		cfg.UnwrapSession = func(ticket []byte, _ tls.ConnectionState) (*tls.SessionState, error) {
+			if len(ticket) == 0 { // a client of TLS 1.2 that has none yet
+				return nil, nil
+			}
+			return nil, errors.New("sessions are refused")
+		}
 	}
 	r := &Receiver{t: t, o: o, cfg: cfg, addr: "127.0.0.1:0", answer: o.Answer, conns: map[*session]bool{}, changed: make(chan struct{}), life: make(chan struct{})}
 	r.Start()
