@@ -46,8 +46,13 @@ type Process struct {
 // Start starts the program with arguments; it is killed with the test at the latest.
 func Start(t testing.TB, name string, args ...string) *Process {
 	t.Helper()
-	p := &Process{t: t, Name: name, done: make(chan struct{}), out: &tail{}}
-	p.cmd = exec.Command(Binary(t), args...)
+	return Launch(t, name, exec.Command(Binary(t), args...))
+}
+
+// Launch starts any command as Start does the program.
+func Launch(t testing.TB, name string, cmd *exec.Cmd) *Process {
+	t.Helper()
+	p := &Process{t: t, Name: name, cmd: cmd, done: make(chan struct{}), out: &tail{}}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {

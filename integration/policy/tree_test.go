@@ -59,7 +59,7 @@ func walk(visit func(path string) error) error {
 		}
 		rel = filepath.ToSlash(rel)
 		if d.IsDir() {
-			if slices.Contains([]string{".git", ".task", "node_modules", "testdata", "bin", "data", "demo-data"}, d.Name()) {
+			if slices.Contains([]string{".git", ".task", ".testbed", "node_modules", "testdata", "bin", "data", "demo-data"}, d.Name()) {
 				return filepath.SkipDir
 			}
 			return nil

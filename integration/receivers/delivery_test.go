@@ -1,0 +1,113 @@
+package receivers
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"datasync/integration/harness"
+)
+
+// events is how many a run makes: DATASYNC_EVENTS, but not more than 100,000.
+func events(t *testing.T) int {
+	text := os.Getenv("DATASYNC_EVENTS")
+	if text == "" {
+		return 20_000
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1000 {
+		t.Fatalf("DATASYNC_EVENTS=%q: a number from 1000 on", text)
+	}
+	return min(n, 100_000)
+}
+
+// drops is a sink beside the emitters: what they should have sent.
+const drops = `  - name: drops
+    dir: {path: "{dir}/drops"}
+    compression: none
+    deliver: {max_age: 2s}
+`
+
+// emitterTo is a sink named as its door, with the client's side of mutual TLS.
+func emitterTo(d *door, tls string) string {
+	return fmt.Sprintf("  - name: %s\n    emitter: {address: %q, framing: %s, tls: {%s}, rotate_every: 2s, retry_max: 2s}\n",
+		d.name, d.addr, d.framing(), tls)
+}
+
+func mutual(ca string, own pair) string {
+	return fmt.Sprintf("ca: %q, cert: %q, key: %q, server_name: %s", ca, own.cert, own.key, serverName)
+}
+
+// everyWay is both framings by both versions of TLS.
+var everyWay = []door{{}, {octet: true}, {tls12: true}, {octet: true, tls12: true}}
+
+// withLong adds events of the length to a file of generated ones, under ids that follow theirs.
+func withLong(t *testing.T, path string, n, more, length int) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for i := 1; i <= more; i++ {
+		line := fmt.Sprintf(`{"schema":"mitigation/1","event_id":"gen-1-%d","tenant_id":"t0001","source":"long","kind":"mitigation","event_time":%d,"time_precision":"ms","action":"block","disposition":"blocked","enforced":true,"severity":2,"rule_name":"Zürich \"quoted\"\ttab 日本","net":{"payload_b64":"%s"}}`,
+			n+i, time.Now().UnixMilli(), strings.Repeat("QUJD", length/4))
+		if _, err := fmt.Fprintln(f, line); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestEverythingArrives: JSON lines and octet-counted frames, TLS 1.3 and 1.2,
+// client certificates, lines of 200 KB among the others; every line byte for
+// byte, and once.
+func TestEverythingArrives(t *testing.T) {
+	n, long := events(t), 20
+	a := newAuthority(t, "test CA")
+	client := a.client(time.Hour)
+	servers := []*server{
+		rsyslog(t, a.ca(), a.server(time.Hour), append(everyWay, door{gnu: true}, door{gnu: true, octet: true, tls12: true})...),
+		syslogNG(t, a.ca(), a.server(time.Hour), everyWay...),
+	}
+	sinks := drops
+	for _, v := range servers {
+		for _, d := range v.doors {
+			sinks += emitterTo(d, mutual(a.ca(), client))
+		}
+	}
+	s := harness.NewService(t, "")
+	s.Tenants(2, sinks)
+	in := filepath.Join(s.Dir, "in", "a.ndjson")
+	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "2", "--seed", "1", "--to", in)
+	withLong(t, in, n, long, 200_000)
+	began := time.Now()
+	s.Up(30 * time.Second)
+	s.Delivered(int64(n+long), 2*time.Minute)
+	t.Logf("%d events to %d doors in %.1f s", n+long, 10, time.Since(began).Seconds())
+	for _, v := range servers {
+		for _, d := range v.doors {
+			version := map[bool]string{true: "TLS 1.2 ", false: "TLS 1.3 "}[d.tls12]
+			l := laneOf(t, s, "t0001", d.name)
+			t.Logf("%s: %v", d.name, l.Facts)
+			if l.Facts["confirm"] != d.confirm() || !strings.HasPrefix(l.Facts["tls"], version) || l.State != "running" || l.Facts["peer"] != "CN="+serverName {
+				t.Errorf("%s: confirm should be %s over %s, the lane shows %+v", d.name, d.confirm(), version, l)
+			}
+		}
+	}
+	s.End(false)
+	whole := sent(t, s)
+	for _, v := range servers {
+		v.Stop(30 * time.Second)
+		for _, d := range v.doors {
+			ids, torn := d.arrived(t, whole)
+			ids.Want(t, d.name, 1, n+long, true)
+			if torn > 0 {
+				t.Errorf("%s: %d lines are not as they were sent", d.name, torn)
+			}
+		}
+	}
+}
