@@ -19,6 +19,8 @@ type conn struct {
 	wire    *wire
 	tls     *tls.Conn
 	peer    Peer
+	// certAsked: the peer asked for a client certificate; not where the session was resumed.
+	certAsked bool
 
 	// Guarded by Client.mu.
 	active bool // the writer may take chunks

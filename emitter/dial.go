@@ -50,7 +50,7 @@ func (c *Client) connect(ctx context.Context) (d dialed) {
 				continue
 			}
 		}
-		if d.conn, d.err = c.dial(ctx, a); d.err == nil {
+		if d.conn, d.err = c.dial(ctx, a, false); d.err == nil {
 			return d
 		}
 	}
@@ -59,7 +59,7 @@ func (c *Client) connect(ctx context.Context) (d dialed) {
 
 // probe drains a connection that carried nothing.
 func (c *Client) probe(ctx context.Context, address string) (Answer, *Error) {
-	k, err := c.dial(ctx, address)
+	k, err := c.dial(ctx, address, true)
 	if err != nil {
 		return AnswerUnknown, err
 	}
@@ -83,10 +83,11 @@ func (c *Client) probe(ctx context.Context, address string) (Answer, *Error) {
 		k.kill()
 		cause = ctx.Err()
 	}
-	return AnswerUnknown, classify(doProbe, address, cause, true, !k.peer.ClientNotAfter.IsZero())
+	return AnswerUnknown, classify(doProbe, address, cause, k.certAsked, !k.peer.ClientNotAfter.IsZero())
 }
 
-func (c *Client) dial(ctx context.Context, address string) (*conn, *Error) {
+// dial connects; full asks for a handshake in which the peer sees our certificate again.
+func (c *Client) dial(ctx context.Context, address string, full bool) (*conn, *Error) {
 	ctx, cancel := context.WithTimeout(ctx, c.o.DialTimeout)
 	defer cancel()
 	cfg, own, err := c.conf.get(&c.o.TLS)
@@ -101,7 +102,7 @@ func (c *Client) dial(ctx context.Context, address string) (*conn, *Error) {
 	if c.conf.unresumed[address] {
 		cfg.ClientSessionCache = nil
 	} else {
-		offered = &offering{ClientSessionCache: cfg.ClientSessionCache}
+		offered = &offering{ClientSessionCache: cfg.ClientSessionCache, none: full}
 		cfg.ClientSessionCache = offered
 	}
 	k, err := c.attempt(ctx, address, cfg, own)
@@ -120,11 +121,15 @@ func (c *Client) dial(ctx context.Context, address string) (*conn, *Error) {
 // offering notes whether the handshake offered a session to resume.
 type offering struct {
 	tls.ClientSessionCache
-	any bool
+	none bool // none is to be offered; the one that the handshake brings is kept
+	any  bool
 }
 
 // Get is tls.ClientSessionCache's.
 func (o *offering) Get(key string) (*tls.ClientSessionState, bool) {
+	if o.none {
+		return nil, false
+	}
 	s, ok := o.ClientSessionCache.Get(key)
 	o.any = ok && s != nil
 	return s, ok
@@ -163,7 +168,7 @@ func (c *Client) attempt(ctx context.Context, address string, cfg *tls.Config, o
 		return nil, classify(doHandshake, address, herr, certAsked, !own.IsZero())
 	}
 	k := newConn(c, w, t)
-	k.address = address
+	k.address, k.certAsked = address, certAsked
 	k.peer = describe(address, tcp, t.ConnectionState(), own)
 	return k, nil
 }

@@ -225,6 +225,7 @@ type Client struct {
 	lost       bool   // OnLost is being told: nothing may be offered
 	closed     bool
 	running    bool
+	outage     outage // of the run before
 	flushes    []*flush
 
 	wake  chan struct{} // to the owner goroutine; capacity 1

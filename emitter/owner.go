@@ -31,19 +31,25 @@ type owner struct {
 	connected    time.Time // since when there is cur
 	base         uint64    // written at the last rotation
 
-	downSince  time.Time // zero: no failure since the last proof
-	retryAt    time.Time
-	kicked     bool            // a flush has cut the back-off short
-	unanswered int             // drains in a row without an answer
-	serial     map[string]bool // endpoints that take one connection at a time
-	nextLost   int             // connections dialled ahead that ended, in a row
-	suspect    bool            // one ended while cur was draining: the peer may have died
+	outage
+	kicked   bool            // a flush has cut the back-off short
+	serial   map[string]bool // endpoints that take one connection at a time
+	nextLost int             // connections dialled ahead that ended, in a row
+	suspect  bool            // one ended while cur was draining: the peer may have died
 
 	state State
 }
 
+// outage is what must outlive a run: where a loss takes everything back, nothing
+// is offered for a moment, and the run ends.
+type outage struct {
+	downSince  time.Time // zero: no failure since the last proof
+	retryAt    time.Time
+	unanswered int // drains in a row without an answer
+}
+
 func newOwner(c *Client) *owner {
-	return &owner{c: c, serial: make(map[string]bool), state: c.status.State}
+	return &owner{c: c, outage: c.outage, serial: make(map[string]bool), state: c.status.State}
 }
 
 func (o *owner) run(ended chan struct{}) {
@@ -168,7 +174,7 @@ func (o *owner) rest() bool {
 		o.c.poke() // act again
 		return false
 	}
-	o.c.running = false
+	o.c.running, o.c.outage = false, o.outage
 	return true
 }
 
@@ -345,7 +351,7 @@ func (o *owner) drained(now time.Time) {
 	c.status.Drains++
 	c.mu.Unlock()
 	o.lastRotation, o.base = now, m.written
-	o.downSince, o.retryAt, o.unanswered = time.Time{}, time.Time{}, 0
+	o.outage = outage{}
 	o.cur, o.draining, o.nextLost = nil, false, 0
 	if ev := c.o.Events.OnConfirmed; ev != nil && m.confirmed > before.confirmed {
 		ev(m.confirmed)
@@ -402,6 +408,9 @@ func (o *owner) gone(now time.Time, abnormal bool, err *Error) {
 			d.conn.kill()
 		}
 		o.dialing = nil
+	}
+	if !o.downSince.IsZero() {
+		o.c.forget(err.Address) // broken again without a proof: drained empty before it gets another line
 	}
 	o.lose(abnormal, err)
 	o.pause(now)

@@ -79,6 +79,8 @@ func classify(doing, address string, err error, certAsked, haveCert bool) *Error
 		e.Class, e.Hint = TLSVerify, "the receiver does not speak TLS on this port"
 	case isAlert(err):
 		e.Class, e.Hint = alertClass(err, certAsked, haveCert)
+	case isReset(err) && doing == doProbe && certAsked:
+		e.Class, e.Hint = TLSClientCert, silentHint(haveCert)
 	case errors.Is(err, errNoAnswer):
 		e.Class, e.Hint = Timeout, "drain cannot confirm what this receiver reads; it needs confirm: window"
 	case isTimeout(err):
@@ -127,6 +129,15 @@ func alertClass(err error, certAsked, haveCert bool) (Class, string) {
 		return TLSClientCert, "the receiver asked for a client certificate: set tls.cert and tls.key"
 	}
 	return TLSVerify, "the receiver refused the handshake: compare TLS versions and ciphers (tls.min_version)"
+}
+
+// silentHint is for a peer that ends the connection after the handshake instead
+// of saying by an alert what it has against the certificate, as GnuTLS receivers do.
+func silentHint(haveCert bool) string {
+	if !haveCert {
+		return "the receiver asked for a client certificate and then ended the connection: set tls.cert and tls.key"
+	}
+	return "the receiver asked for our certificate and then ended the connection: check its issuer and dates against what the receiver trusts, and the receiver's log"
 }
 
 var (

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -166,6 +167,71 @@ func TestRefusedSessions(t *testing.T) {
 			}
 			if n := arrived(t, r.Lines(), 202); n != 0 {
 				t.Errorf("%d repeats", n)
+			}
+		})
+	}
+}
+
+// silent is a receiver that ends every connection after the handshake, as
+// rsyslog's GnuTLS driver does with certificates that it refuses.
+func silent(t *testing.T, set emittertest.CertSet) string {
+	t.Helper()
+	cfg, err := set.Server(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.ClientAuth = tls.RequestClientCert
+	l, err := tls.Listen("tcp", "127.0.0.1:0", cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				s := c.(*tls.Conn)
+				_ = s.HandshakeContext(t.Context())         // the client may be gone
+				_ = s.NetConn().(*net.TCPConn).SetLinger(0) // as above
+				_ = s.NetConn().Close()                     // as above
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
+	return l.Addr().String()
+}
+
+// TestSilentRefusal: a certificate refused without an alert is told as such, and
+// at the latest after the second broken connection, whatever was learned before.
+func TestSilentRefusal(t *testing.T) {
+	for name, c := range map[string]struct {
+		cert    bool
+		learned emitter.Answer
+		hint    string
+	}{
+		"none":                  {hint: "set tls.cert"},
+		"refused":               {cert: true, hint: "issuer"},
+		"refused after a while": {cert: true, learned: emitter.AnswerFIN, hint: "issuer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := emittertest.New(t, emittertest.Options{})
+			o := quick(r)
+			set := r.Certs()
+			o.Addresses = []string{silent(t, set)}
+			if c.cert {
+				o.TLS.Cert, o.TLS.Key = set.ClientCert, set.ClientKey
+			}
+			o.Learned = map[string]emitter.Answer{o.Addresses[0]: c.learned}
+			f := feed(t, o, 50)
+			f.wait("the reason", func() bool {
+				n := len(f.states)
+				return n > 0 && f.states[n-1].Reason == emitter.TLSClientCert && strings.Contains(f.states[n-1].Hint, c.hint)
+			})
+			if s := f.c.Status(); s.Read != 0 || s.Losses > 2 {
+				t.Errorf("lines were sent again and again: %+v", s)
 			}
 		})
 	}
