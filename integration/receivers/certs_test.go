@@ -17,6 +17,11 @@ import (
 // serverName is the only name in a receiver's certificate: its address is not in it.
 const serverName = "receiver.test"
 
+const (
+	useServer = x509.ExtKeyUsageServerAuth
+	useClient = x509.ExtKeyUsageClientAuth
+)
+
 // authority issues certificates into files of its folder.
 type authority struct {
 	t    *testing.T
@@ -42,18 +47,18 @@ func (a *authority) ca() string { return filepath.Join(a.dir, "ca.pem") }
 
 // server issues a receiver's certificate that ends at now+valid; a valid below 0 has expired.
 func (a *authority) server(valid time.Duration) pair {
-	return a.issue("server", x509.ExtKeyUsageServerAuth, valid)
+	return a.issue("server", useServer, valid)
 }
 
 // client issues an emitter's.
 func (a *authority) client(valid time.Duration) pair {
-	return a.issue("client", x509.ExtKeyUsageClientAuth, valid)
+	return a.issue("client", useClient, valid)
 }
 
 // issue writes dir/file.pem and dir/file.key; one that is there is replaced.
 func (a *authority) issue(file string, use x509.ExtKeyUsage, valid time.Duration) pair {
 	a.t.Helper()
-	name := map[x509.ExtKeyUsage]string{x509.ExtKeyUsageServerAuth: serverName, x509.ExtKeyUsageClientAuth: "datasync"}[use]
+	name := map[x509.ExtKeyUsage]string{useServer: serverName, useClient: "datasync"}[use]
 	leaf, key := a.sign(&x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{use}}, valid)
 	der, err := x509.MarshalPKCS8PrivateKey(key)

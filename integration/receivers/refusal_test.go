@@ -1,0 +1,142 @@
+package receivers
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"datasync/integration/harness"
+)
+
+// mistake is what is wrong between an emitter and a receiver, and how it shows.
+type mistake struct {
+	name   string
+	tls    string // the emitter's settings
+	reason string
+	hint   string // part of what `datasync status` says
+}
+
+func mistakes(a, other *authority) []mistake {
+	good := a.client(time.Hour)
+	return []mistake{
+		{"wrong-ca", mutual(other.ca(), good), "tls-verify", "set tls.ca to the authority that signed the receiver's certificate"},
+		{"wrong-name", fmt.Sprintf("ca: %q, cert: %q, key: %q", a.ca(), good.cert, good.key), "tls-verify", "set tls.server_name"},
+		{"no-cert", fmt.Sprintf("ca: %q, server_name: %s", a.ca(), serverName), "tls-client-cert", "set tls.cert and tls.key"},
+		{"foreign-cert", mutual(a.ca(), other.client(time.Hour)), "tls-client-cert", "check its issuer and dates"},
+		{"old-cert", mutual(a.ca(), a.issue("old", useClient, -time.Hour)), "tls-client-cert", "check its issuer and dates"},
+	}
+}
+
+// TestMistakes: each shows its reason and what to do, holds nobody else up, and
+// is over as soon as it is mended, without a restart.
+func TestMistakes(t *testing.T) {
+	a, other := newAuthority(t, "test CA"), newAuthority(t, "another CA")
+	ms := mistakes(a, other)
+	good := a.client(time.Hour)
+	servers := []*server{
+		rsyslog(t, a.ca(), a.server(time.Hour), door{}, door{tls12: true}, door{gnu: true}, door{gnu: true, tls12: true}),
+		syslogNG(t, a.ca(), a.server(time.Hour), door{}, door{tls12: true}),
+	}
+	wrong, right := drops, drops
+	want := map[string]mistake{}
+	for _, v := range servers {
+		for _, d := range v.doors {
+			for _, m := range ms {
+				as := *d
+				as.name = d.name + "-" + m.name
+				wrong += emitterTo(&as, m.tls)
+				right += emitterTo(&as, mutual(a.ca(), good))
+				want[as.name] = m
+			}
+		}
+	}
+	s := harness.NewService(t, "")
+	s.Tenants(1, wrong)
+	const n = 50
+	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "1", "--seed", "1",
+		"--to", filepath.Join(s.Dir, "in", "a.ndjson"))
+	s.Up(30 * time.Second)
+	harness.Pause(8 * time.Second) // several tries each: the verdict stays
+	status := harness.Run(t, 0, "status", "--admin", "http://"+s.Admin)
+	for name, m := range want {
+		l := laneOf(t, s, "t0001", name)
+		if l.State != "parked" || l.Reason != m.reason || !strings.Contains(l.Message, m.hint) {
+			t.Errorf("%s: want parked, %s, %q; got %+v", name, m.reason, m.hint, l)
+		}
+		if l.Totals.Delivered != 0 {
+			t.Errorf("%s: %d delivered", name, l.Totals.Delivered)
+		}
+		if !strings.Contains(status, m.hint) {
+			t.Errorf("%s: %q is not in the status", name, m.hint)
+		}
+	}
+	t.Logf("status:\n%s", status)
+	if l := laneOf(t, s, "t0001", "drops"); l.Totals.Delivered != n {
+		t.Errorf("the sink beside them: %+v", l)
+	}
+	s.Tenants(1, right)
+	s.Delivered(n, time.Minute)
+	s.End(false)
+	whole := sent(t, s)
+	for _, v := range servers {
+		v.Stop(30 * time.Second)
+		for _, d := range v.doors {
+			ids, torn := d.arrived(t, whole)
+			if repeats := ids.Want(t, d.name, 1, n, false); repeats != (len(ms)-1)*n || torn > 0 {
+				t.Errorf("%s: %d repeats from %d emitters, %d lines not whole", d.name, repeats, len(ms), torn)
+			}
+		}
+	}
+}
+
+// TestExpiredCertificates: the receiver's, and the emitter's own; both are
+// renewed where they lie, and nobody touches the service.
+func TestExpiredCertificates(t *testing.T) {
+	a := newAuthority(t, "test CA")
+	servers := []*server{
+		rsyslog(t, a.ca(), a.server(-time.Minute), door{}, door{gnu: true}),
+		syslogNG(t, a.ca(), a.server(-time.Minute), door{}),
+	}
+	client := a.client(-time.Minute)
+	sinks := drops
+	for _, v := range servers {
+		for _, d := range v.doors {
+			sinks += emitterTo(d, mutual(a.ca(), client))
+		}
+	}
+	s := harness.NewService(t, "")
+	s.Tenants(1, sinks)
+	const n = 50
+	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "1", "--seed", "1",
+		"--to", filepath.Join(s.Dir, "in", "a.ndjson"))
+	s.Up(30 * time.Second)
+	all := func(reason, hint string) {
+		t.Helper()
+		for _, v := range servers {
+			for _, d := range v.doors {
+				harness.Until(t, 20*time.Second, d.name+" "+reason, func() bool {
+					l := laneOf(t, s, "t0001", d.name)
+					return l.State == "parked" && l.Reason == reason && strings.Contains(l.Message, hint)
+				})
+			}
+		}
+	}
+	all("tls-verify", "expired")
+	a.server(time.Hour)
+	for _, v := range servers {
+		v.Stop(30 * time.Second)
+		v.up()
+	}
+	all("tls-client-cert", "check its issuer and dates")
+	a.client(time.Hour)
+	s.Delivered(n, time.Minute)
+	s.End(false)
+	for _, v := range servers {
+		for _, d := range v.doors {
+			ids, _ := d.arrived(t, sent(t, s))
+			ids.Want(t, d.name, 1, n, true)
+		}
+	}
+}
