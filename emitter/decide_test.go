@@ -1,6 +1,9 @@
 package emitter
 
 import (
+	"net"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -156,5 +159,17 @@ func TestQueueKeepsOffersWhole(t *testing.T) {
 	}
 	if string(in) != string(out) || q.waiting != 0 {
 		t.Errorf("%d bytes in, %d out, %d waiting", len(in), len(out), q.waiting)
+	}
+}
+
+// TestShutdownAfterAReset: the writer may be the one to whom the kernel tells
+// the reset, as ENOTCONN, in the middle of a drain.
+func TestShutdownAfterAReset(t *testing.T) {
+	err := &net.OpError{Op: "close", Net: "tcp", Err: os.NewSyscallError("shutdown", syscall.ENOTCONN)}
+	if e := classify(doDrain, "a:1", err, false, false); e.Class != Reset {
+		t.Errorf("a drain: %s", e.Class)
+	}
+	if e := classify(doProbe, "a:1", err, true, false); e.Class != TLSClientCert {
+		t.Errorf("the first drain: %s", e.Class)
 	}
 }

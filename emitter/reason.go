@@ -105,6 +105,7 @@ func isTimeout(err error) bool {
 
 func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		errors.Is(err, syscall.ENOTCONN) || // shutdown(2) of what a reset ended
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, errBareFIN) || errors.Is(err, errUnasked) || errors.Is(err, errSuspect) || errors.Is(err, net.ErrClosed)
 }
