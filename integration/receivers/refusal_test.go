@@ -91,8 +91,8 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// TestExpiredCertificates: the receiver's, and the emitter's own; both are
-// renewed where they lie, and nobody touches the service.
+// TestExpiredCertificates: the receiver's, and the emitter's own, at the start and
+// in operation; all are renewed where they lie, and nobody touches the service.
 func TestExpiredCertificates(t *testing.T) {
 	a := newAuthority(t, "test CA")
 	servers := []*server{
@@ -109,9 +109,11 @@ func TestExpiredCertificates(t *testing.T) {
 	s := harness.NewService(t, "")
 	s.Tenants(1, sinks)
 	const n = 50
-	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "1", "--seed", "1",
-		"--to", filepath.Join(s.Dir, "in", "a.ndjson"))
-	s.Up(30 * time.Second)
+	more := func(seed int) {
+		t.Helper()
+		harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "1", "--seed", fmt.Sprint(seed),
+			"--to", filepath.Join(s.Dir, "in", fmt.Sprintf("%d.ndjson", seed)))
+	}
 	all := func(reason, hint string) {
 		t.Helper()
 		for _, v := range servers {
@@ -123,6 +125,8 @@ func TestExpiredCertificates(t *testing.T) {
 			}
 		}
 	}
+	more(1)
+	s.Up(30 * time.Second)
 	all("tls-verify", "expired")
 	a.server(time.Hour)
 	for _, v := range servers {
@@ -132,11 +136,63 @@ func TestExpiredCertificates(t *testing.T) {
 	all("tls-client-cert", "check its issuer and dates")
 	a.client(time.Hour)
 	s.Delivered(n, time.Minute)
+	a.client(-time.Minute) // it expires in operation
+	more(2)
+	all("tls-client-cert", "check its issuer and dates")
+	a.client(time.Hour)
+	s.Delivered(2*n, time.Minute)
 	s.End(false)
 	for _, v := range servers {
 		for _, d := range v.doors {
 			ids, _ := d.arrived(t, sent(t, s))
-			ids.Want(t, d.name, 1, n, true)
+			for seed := 1; seed <= 2; seed++ {
+				of := harness.IDs{}
+				for id, k := range ids {
+					if strings.HasPrefix(id, fmt.Sprintf("gen-%d-", seed)) {
+						of[id] = k
+					}
+				}
+				of.Want(t, d.name, seed, n, true)
+			}
 		}
+	}
+}
+
+// TestUnreachable: what fails before a certificate is looked at, and is mended in the file.
+func TestUnreachable(t *testing.T) {
+	a := newAuthority(t, "test CA")
+	v := syslogNG(t, a.ca(), a.server(time.Hour), everyWay...)
+	right := mutual(a.ca(), a.client(time.Hour))
+	s := harness.NewService(t, "")
+	cases := []struct{ addr, reason, state, hint string }{
+		{"no.such.host.invalid:6514", "dns", "waiting", "check the host name"},
+		{harness.FreePort(t), "connect", "waiting", "nothing listens there"},
+		{s.Admin, "tls-verify", "parked", "does not speak TLS"},
+		{"169.254.169.254:6514", "forbidden", "parked", "egress"},
+	}
+	wrong, mended := drops, drops
+	for i, c := range cases {
+		d := *v.doors[i]
+		mended += emitterTo(&d, right)
+		d.addr = c.addr
+		wrong += emitterTo(&d, right)
+	}
+	s.Tenants(1, wrong)
+	const n = 50
+	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "1", "--seed", "1",
+		"--to", filepath.Join(s.Dir, "in", "a.ndjson"))
+	s.Up(30 * time.Second)
+	for i, c := range cases {
+		harness.Until(t, 20*time.Second, c.reason, func() bool {
+			l := laneOf(t, s, "t0001", v.doors[i].name)
+			return l.Reason == c.reason && l.State == c.state && strings.Contains(l.Message, c.hint)
+		})
+	}
+	s.Tenants(1, mended)
+	s.Delivered(n, time.Minute)
+	s.End(false)
+	for _, d := range v.doors {
+		ids, _ := d.arrived(t, sent(t, s))
+		ids.Want(t, d.name, 1, n, true)
 	}
 }
