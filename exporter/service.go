@@ -16,6 +16,7 @@ import (
 
 	"datasync/exporter/lane"
 	"datasync/exporter/lane/spool"
+	"datasync/exporter/s3"
 	"datasync/exporter/state"
 	"datasync/exporter/tenants"
 	"datasync/feeds/intake"
@@ -52,6 +53,7 @@ type Service struct {
 	control    *state.Home
 	quarantine *intake.Quarantine
 	spools     *spool.Budget
+	buckets    *s3.Clients
 	runner     *lane.Runner
 	watcher    *tenants.Watcher
 	set        atomic.Pointer[tenants.Set]
@@ -82,7 +84,7 @@ func New(cfg *tenants.Service, o Options) (*Service, error) {
 	if url := cfg.Notify.Webhook; url != "" {
 		s.reporter.notify = newNotifier(url, newEgress(cfg.Egress), func(err error) { s.reporter.failing("tell the webhook of notify", err) })
 	}
-	for _, step := range []func() error{s.openStore, s.openTenants, s.openLanes, s.openListeners} {
+	for _, step := range []func() error{s.openStore, s.openBuckets, s.openTenants, s.openLanes, s.openListeners} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, s.close())
 		}

@@ -8,6 +8,7 @@ import (
 	"datasync/exporter/dir"
 	"datasync/exporter/emit"
 	"datasync/exporter/lane"
+	"datasync/exporter/s3"
 	"datasync/exporter/state"
 	"datasync/exporter/tenants"
 	"datasync/formats/syslog"
@@ -19,6 +20,9 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 	switch {
 	case set.Dir != nil:
 		sink.Drops = dir.New(set.Dir.Path, s.store.ID())
+	case set.S3 != nil:
+		bucket := s3.New(set.S3, s.buckets)
+		sink.Drops, sink.Prefix = bucket, bucket.Prefix()
 	case set.Emitter != nil:
 		stream, err := s.makeStream(set, peers)
 		if err != nil {
@@ -84,4 +88,11 @@ func framer(e *tenants.EmitterSink) (func(dst, lines []byte) []byte, error) {
 		}
 		return dst
 	}, nil
+}
+
+// openBuckets makes what all S3 sinks share.
+func (s *Service) openBuckets() error {
+	s.buckets = s3.NewClients(s.store.ID(), s3.Options{Control: newEgress(s.cfg.Egress).control,
+		Report: func(message string) { s.log.Warn().Msg(message) }})
+	return nil
 }

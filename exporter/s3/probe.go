@@ -1,0 +1,94 @@
+package s3
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"datasync/exporter/tenants"
+)
+
+// store is what the probe is about: a place in a store, whoever reaches it.
+type store struct{ endpoint, region, bucket, prefix string }
+
+// probe is what is known of a store.
+type probe struct {
+	mu    sync.Mutex // held while it is found out
+	known bool
+	// conditional says that the store honours If-None-Match.
+	conditional bool
+}
+
+// probed gives the probe of a store.
+func (c *Clients) probed(set *tenants.S3Sink) *probe {
+	k := store{set.AWS.Endpoint, set.AWS.Region, set.Bucket, set.Prefix}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.probes[k]
+	if p == nil {
+		p = &probe{}
+		c.probes[k] = p
+	}
+	return p
+}
+
+// conditional says whether the store honours If-None-Match. It is tried once
+// for each bucket and prefix of a store of another maker; AWS promises it, and
+// no object need appear there that its readers did not ask for.
+func (s *Sink) conditional(ctx context.Context, c *client) (bool, error) {
+	if c.Options().BaseEndpoint == nil {
+		return true, nil
+	}
+	p := s.clients.probed(s.set)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known {
+		return p.conditional, nil
+	}
+	key := s.Prefix() + ".datasync-probe/" + s.clients.journalID
+	answer, err := s.ask(ctx, c, key)
+	switch status(err) {
+	case http.StatusForbidden: // it may put elsewhere: the drop itself will show
+		return true, nil
+	case http.StatusNotImplemented:
+		answer, err = false, nil
+	}
+	if err != nil {
+		return false, s.failure("probe", key, err)
+	}
+	p.known, p.conditional = true, answer
+	if !answer {
+		s.clients.o.Report(fmt.Sprintf("the store at %s does not honour If-None-Match for bucket %s: "+
+			"an object that somebody else put under a drop's key would be overwritten; set conditional_put: false for its sinks to say that you know",
+			s.set.AWS.Endpoint, s.set.Bucket))
+	}
+	return answer, nil
+}
+
+// ask puts an object twice on the condition that it is not there, and removes
+// it. A first put that is refused is an earlier probe's, cut short: an answer too.
+func (s *Sink) ask(ctx context.Context, c *client, key string) (bool, error) {
+	for range 2 {
+		_, err := c.PutObject(ctx, &sdk.PutObjectInput{Bucket: &s.set.Bucket, Key: &key, IfNoneMatch: aws.String("*"),
+			Body: strings.NewReader("Data Sync asks whether this store honours If-None-Match. This object may be deleted.\n")})
+		if status(err) == http.StatusPreconditionFailed {
+			s.remove(ctx, c, key)
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	s.remove(ctx, c, key)
+	return false, nil
+}
+
+// remove deletes the probe's object where it may; it is harmless where it stays.
+func (s *Sink) remove(ctx context.Context, c *client, key string) {
+	_, _ = c.DeleteObject(ctx, &sdk.DeleteObjectInput{Bucket: &s.set.Bucket, Key: &key})
+}
