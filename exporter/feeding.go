@@ -161,7 +161,10 @@ func (q quarantine) Refused(ctx context.Context, rs []lane.Refusal) error {
 	for i, r := range rs {
 		es[i] = intake.Entry{
 			Time: time.Now(), Tenant: r.Key.Tenant, Feed: r.Shard, Sink: r.Key.Sink, Format: "canonical",
-			Position: fmt.Sprintf("sequence %d", r.Seq), Reason: r.Reason, Size: len(r.Line), Data: r.Line,
+			Reason: r.Reason, Size: len(r.Line), Data: r.Line,
+		}
+		if r.Seq != 0 {
+			es[i].Position = fmt.Sprintf("sequence %d", r.Seq)
 		}
 	}
 	return q.q.Put(ctx, es...)

@@ -7,6 +7,7 @@ import (
 	"datasync/emitter"
 	"datasync/exporter/dir"
 	"datasync/exporter/emit"
+	"datasync/exporter/kinesis"
 	"datasync/exporter/lane"
 	"datasync/exporter/s3"
 	"datasync/exporter/state"
@@ -32,6 +33,17 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 		if sink.Frame, err = framer(set.Emitter); err != nil {
 			return nil, fmt.Errorf("sink %s/%s: %w", set.Tenant, set.Name, err)
 		}
+	case set.Kinesis != nil:
+		k := set.Kinesis
+		stream, err := kinesis.New(kinesis.Options{
+			Stream: k.Stream, Region: k.AWS.Region, Endpoint: k.AWS.Endpoint, RoleARN: k.AWS.RoleARN, ExternalID: k.AWS.ExternalID,
+			PartitionKey: k.PartitionKey, Ordered: k.Ordered, Aggregate: k.Aggregate,
+			Control: newEgress(s.cfg.Egress).control, Buffer: s.streamBuffer(),
+		}, s.runner)
+		if err != nil {
+			return nil, fmt.Errorf("sink %s/%s: %w", set.Tenant, set.Name, err)
+		}
+		sink.Stream = stream
 	default:
 		return nil, fmt.Errorf("sink %s/%s: its kind is not in this build", set.Tenant, set.Name)
 	}
@@ -65,10 +77,10 @@ func (s *Service) makeStream(set *tenants.Sink, peers state.Peers) (*lane.Stream
 	return stream, nil
 }
 
-// streamBuffer is how many bytes may wait in one emitter: an eighth of the
+// streamBuffer is how many bytes may wait in one stream sink: an eighth of the
 // memory budget shared among all of them.
 func (s *Service) streamBuffer() int {
-	return int(min(max(s.cfg.Memory/8/int64(max(s.steward.emitters, 1)), 32<<10), 1<<20))
+	return int(min(max(s.cfg.Memory/8/int64(max(s.steward.streams, 1)), 32<<10), 1<<20))
 }
 
 // framer is how an emitter's lines go on the wire; nil: as they are.

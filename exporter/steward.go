@@ -22,8 +22,8 @@ type steward struct {
 	s     *Service
 	sinks map[state.Key]*lane.Sink
 	known map[state.Key]state.Known
-	// emitters is how many sinks share the memory for streams.
-	emitters int
+	// streams is how many sinks share the memory for streams.
+	streams int
 
 	mu     sync.Mutex
 	births []birth
@@ -88,12 +88,12 @@ func feedShard(f *tenants.Feed) string { return f.Name + "-0" }
 // before they are known; a sink that is gone keeps its place.
 func (st *steward) apply(ctx context.Context, set *tenants.Set) error {
 	want := map[state.Key]*tenants.Sink{}
-	st.emitters = 0
+	st.streams = 0
 	for _, t := range set.All() {
 		for _, k := range t.Sinks {
 			want[state.Key{Tenant: t.ID, Sink: k.Name}] = k
-			if k.Emitter != nil {
-				st.emitters++
+			if !k.Drops() {
+				st.streams++
 			}
 		}
 	}
@@ -162,7 +162,8 @@ func (st *steward) remake(key state.Key, old *lane.Sink, settings *tenants.Sink)
 
 // sameStream says whether a sink's connection can serve the new settings.
 func sameStream(old *lane.Sink, settings *tenants.Sink) bool {
-	return old.Stream != nil && settings.Emitter != nil && reflect.DeepEqual(old.Settings.Emitter, settings.Emitter)
+	return old.Stream != nil && !settings.Drops() && reflect.DeepEqual(old.Settings.Emitter, settings.Emitter) &&
+		reflect.DeepEqual(old.Settings.Kinesis, settings.Kinesis)
 }
 
 // endAll ends the connections that the new settings have no use for, side by

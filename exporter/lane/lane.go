@@ -36,8 +36,10 @@ type Shard struct {
 
 // Refusal is an event that a sink cannot take, for the quarantine.
 type Refusal struct {
-	Key    state.Key
-	Shard  string
+	Key   state.Key
+	Shard string
+	// Seq is the event's number; 0 where only the line is known (a stream's
+	// destination refused it).
 	Seq    feeds.Sequence
 	Line   []byte
 	Reason string

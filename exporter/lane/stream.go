@@ -112,6 +112,18 @@ func (r *Runner) Confirmed(segs []Segment) {
 	}
 }
 
+// Refuse keeps lines of a segment that the destination will never take in the
+// quarantine, durable on return. The sink then counts them as refused, not as
+// events, in the segment that it confirms. After an error none may count: the
+// sink tries again.
+func (r *Runner) Refuse(ctx context.Context, s Segment, reason string, lines ...[]byte) error {
+	rs := make([]Refusal, len(lines))
+	for i, line := range lines {
+		rs[i] = Refusal{Key: s.Lane.Key, Shard: s.Lane.shard.Name, Line: line, Reason: reason}
+	}
+	return r.env.keep(ctx, s.Lane, rs)
+}
+
 // Read notes segments that the peer is proven to have read, in the order
 // offered: a restart goes on behind them.
 func (r *Runner) Read(segs []Segment) {

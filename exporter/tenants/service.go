@@ -339,7 +339,6 @@ func (l *loader) kafkaFeed(o *conf.Value) *KafkaFeed {
 var notYet = map[string][]string{
 	"feed kind": {"kafka", "tls", "kinesis"},
 	"format":    {"threatx", "deepfence", "suricata", "coraza", "cloudflare-firewall", "cloudflare-http", "cloudfront", "aws-waf"},
-	"sink kind": {"kinesis"},
 	"schema":    {"ocsf-1.8", "ocsf-1.3", "ecs", "threatx", "cef"},
 	"confirm":   {"window", "protocol"},
 	"key":       {"alerts"},

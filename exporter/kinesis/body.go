@@ -1,0 +1,93 @@
+package kinesis
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"sync"
+)
+
+// bodies recycles the buffers of calls.
+var bodies = sync.Pool{New: func() any { return new(buffers) }}
+
+type buffers struct{ body, packed []byte }
+
+// call sends a batch.
+func (s *Sink) call(b *batch) ([]result, error) {
+	buf := bodies.Get().(*buffers)
+	defer bodies.Put(buf)
+	buf.body, buf.packed = b.appendBody(buf.body[:0], s.o.Stream, buf.packed)
+	return s.service.put(s.ctx, buf.body, b.units())
+}
+
+// batch is one call: units of one or more records each, every unit a record of
+// the stream.
+type batch struct {
+	recs []*record
+	// ends are the ends of the units in recs; nil: each record is a unit.
+	ends   []int
+	refuse bool // not to be sent: put into the quarantine
+}
+
+// units is how many records of the stream the batch makes.
+func (b *batch) units() int {
+	if b.ends == nil {
+		return len(b.recs)
+	}
+	return len(b.ends)
+}
+
+// unit is the i-th unit's records.
+func (b *batch) unit(i int) []*record {
+	if b.ends == nil {
+		return b.recs[i : i+1]
+	}
+	if i == 0 {
+		return b.recs[:b.ends[0]]
+	}
+	return b.recs[b.ends[i-1]:b.ends[i]]
+}
+
+// appendBody builds the body of a PutRecords request as the SDK's serializer
+// does, without its detour through values: it costs a third.
+func (b *batch) appendBody(dst []byte, stream string, packed []byte) ([]byte, []byte) {
+	dst = append(dst, `{"Records":[`...)
+	for i := range b.units() {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		u := b.unit(i)
+		data := u[0].line
+		if len(u) > 1 {
+			packed = appendAggregate(packed[:0], u)
+			data = packed
+		}
+		dst = append(dst, `{"Data":"`...)
+		dst = base64.StdEncoding.AppendEncode(dst, data)
+		if b.ends != nil {
+			dst = append(dst, `","ExplicitHashKey":"`...)
+			dst = append(dst, cellStarts[u[0].slot]...)
+		}
+		dst = append(dst, `","PartitionKey":`...)
+		dst = appendString(dst, u[0].key)
+		dst = append(dst, '}')
+	}
+	dst = append(dst, `],"StreamName":`...)
+	dst = appendString(dst, []byte(stream))
+	return append(dst, '}'), packed
+}
+
+// appendString appends s as a JSON string.
+func appendString(dst, s []byte) []byte {
+	for _, c := range s {
+		if c < ' ' || c == '"' || c == '\\' {
+			quoted, err := json.Marshal(string(s))
+			if err != nil { // a string always marshals
+				panic(err)
+			}
+			return append(dst, quoted...)
+		}
+	}
+	dst = append(dst, '"')
+	dst = append(dst, s...)
+	return append(dst, '"')
+}

@@ -1,0 +1,245 @@
+package kinesis
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"datasync/exporter/lane"
+)
+
+// callTimeout bounds one call with the SDK's own retries.
+const callTimeout = time.Minute
+
+// client calls the service through the SDK: its endpoints, signing, retries
+// and errors, with a body of our own.
+type client struct {
+	o Options
+
+	mu   sync.Mutex
+	sdk  *kinesis.Client // nil: to be made
+	http *http.Transport
+}
+
+func newClient(o Options) *client { return &client{o: o} }
+
+// put is caller's.
+func (c *client) put(ctx context.Context, body []byte, n int) ([]result, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	sdk, err := c.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// What is left of a connection that broke may still read the body.
+	lent := &lent{r: bytes.NewReader(body)}
+	defer lent.takeBack()
+	ctx = context.WithValue(ctx, bodyKey{}, lent)
+	out, err := sdk.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: &c.o.Stream, Records: []types.PutRecordsRequestEntry{}})
+	if err != nil {
+		c.doubt(err)
+		return nil, err
+	}
+	if len(out.Records) != n {
+		return nil, fmt.Errorf("%w: %d of %d", errShort, len(out.Records), n)
+	}
+	rs := make([]result, n)
+	for i := range out.Records {
+		e := &out.Records[i]
+		rs[i] = result{stored: e.ErrorCode == nil && e.SequenceNumber != nil, shard: aws.ToString(e.ShardId),
+			code: aws.ToString(e.ErrorCode), message: aws.ToString(e.ErrorMessage)}
+		if !rs[i].stored && rs[i].shard == "" {
+			rs[i].shard = shardName.FindString(rs[i].message)
+		}
+	}
+	return rs, nil
+}
+
+// doubt forgets the SDK's client where its identity may be what is wrong: the
+// next call reads files and environment anew, so that changed keys count.
+func (c *client) doubt(err error) {
+	switch classify("", err).Class {
+	case lane.Auth, lane.Forbidden, lane.TLSVerify:
+		c.close()
+	}
+}
+
+// close is caller's.
+func (c *client) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.http != nil {
+		c.http.CloseIdleConnections()
+	}
+	c.sdk, c.http = nil, nil
+}
+
+// connect gives the SDK's client, made at the first call.
+func (c *client) connect(ctx context.Context) (*kinesis.Client, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sdk != nil {
+		return c.sdk, nil
+	}
+	var opts []func(*config.LoadOptions) error
+	if c.o.Region != "" {
+		opts = append(opts, config.WithRegion(c.o.Region))
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, opts...)
+	if err != nil {
+		return nil, &lane.Error{Verdict: lane.Away, Class: lane.Auth, Park: true, Hint: "check the AWS settings in the environment and in ~/.aws",
+			Err: fmt.Errorf("read the AWS settings for Kinesis stream %s: %w", c.o.Stream, err)}
+	}
+	if cfg.Region == "" {
+		if c.o.Endpoint == "" {
+			return nil, &lane.Error{Verdict: lane.Away, Class: lane.Invalid, Park: true, Hint: "set region, or AWS_REGION",
+				Err: fmt.Errorf("no region is known for Kinesis stream %s", c.o.Stream)}
+		}
+		cfg.Region = "us-east-1" // an endpoint of one's own asks for any
+	}
+	// Egress rules are for where the sink connects to, not for where the
+	// service finds its own identity (a metadata address, often).
+	c.http = c.transport(&cfg)
+	web := &http.Client{Transport: c.http, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	identity := cfg.Credentials
+	if c.o.RoleARN != "" {
+		by := sts.NewFromConfig(cfg, func(o *sts.Options) { o.HTTPClient = web })
+		identity = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(by, c.o.RoleARN, func(o *stscreds.AssumeRoleOptions) {
+			o.RoleSessionName = "datasync"
+			if c.o.ExternalID != "" {
+				o.ExternalID = &c.o.ExternalID
+			}
+		}))
+	}
+	c.sdk = kinesis.NewFromConfig(cfg, func(o *kinesis.Options) {
+		o.HTTPClient, o.Credentials = web, marked{identity}
+		o.Retryer = retry.NewStandard(func(r *retry.StandardOptions) { r.MaxBackoff = 2 * time.Second })
+		if c.o.Endpoint != "" {
+			o.BaseEndpoint = &c.o.Endpoint
+		}
+		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
+			_, err := stack.Serialize.Swap("OperationSerializer", ownBody{})
+			return err
+		})
+	})
+	return c.sdk, nil
+}
+
+// transport is the SDK's with the egress rules, and with a bound on how long
+// an answer may take to begin.
+func (c *client) transport(cfg *aws.Config) *http.Transport {
+	base, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
+	if !ok {
+		base = awshttp.NewBuildableClient()
+	}
+	t := base.WithDialerOptions(func(d *net.Dialer) {
+		d.Timeout = 10 * time.Second
+		if judge := c.o.Control; judge != nil {
+			d.Control = func(network, address string, rc syscall.RawConn) error {
+				if err := judge(network, address, rc); err != nil {
+					return &refused{err}
+				}
+				return nil
+			}
+		}
+	}).GetTransport()
+	t.ResponseHeaderTimeout = 30 * time.Second
+	return t
+}
+
+// marked tells failures to find an identity from others.
+type marked struct{ aws.CredentialsProvider }
+
+// Retrieve is aws.CredentialsProvider's.
+func (m marked) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	if m.CredentialsProvider == nil {
+		return aws.Credentials{}, &noCredentials{errors.New("no source of credentials is set")}
+	}
+	k, err := m.CredentialsProvider.Retrieve(ctx)
+	if err != nil {
+		return k, &noCredentials{err}
+	}
+	return k, nil
+}
+
+// bodyKey is where a call's context carries its body.
+type bodyKey struct{}
+
+// ownBody stands in for the SDK's serializer of PutRecords: the same request
+// (a test compares them), with the body that the context carries.
+type ownBody struct{}
+
+// ID is the name under which it replaces the SDK's.
+func (ownBody) ID() string { return "OperationSerializer" }
+
+// HandleSerialize sets method, path, headers and body of the request.
+func (ownBody) HandleSerialize(ctx context.Context, in middleware.SerializeInput, next middleware.SerializeHandler) (out middleware.SerializeOutput, md middleware.Metadata, err error) {
+	req, ok := in.Request.(*smithyhttp.Request)
+	body, there := ctx.Value(bodyKey{}).(*lent)
+	if !ok || !there {
+		return out, md, fmt.Errorf("serialize PutRecords: unexpected request %T, body given: %v", in.Request, there)
+	}
+	req.Method = http.MethodPost
+	if req.URL.Path == "" {
+		req.URL.Path = "/"
+	}
+	req.Header.Set("X-Amz-Target", "Kinesis_20131202.PutRecords")
+	req.Header.Set("Content-Type", "application/x-amz-json-1.1")
+	if req, err = req.SetStream(body); err != nil {
+		return out, md, fmt.Errorf("serialize PutRecords: %w", err)
+	}
+	in.Request = req
+	return next.HandleSerialize(ctx, in)
+}
+
+// lent is a body whose bytes belong to somebody else again once the call is
+// over: no late reader sees what they become, which may be another tenant's.
+type lent struct {
+	mu sync.Mutex
+	r  *bytes.Reader // nil: taken back
+}
+
+var errTakenBack = errors.New("the call is over")
+
+func (l *lent) takeBack() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.r = nil
+}
+
+// Read is io.Reader's.
+func (l *lent) Read(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.r == nil {
+		return 0, errTakenBack
+	}
+	return l.r.Read(p)
+}
+
+// Seek is io.Seeker's: the SDK measures, hashes and repeats with it.
+func (l *lent) Seek(offset int64, whence int) (int64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.r == nil {
+		return 0, errTakenBack
+	}
+	return l.r.Seek(offset, whence)
+}

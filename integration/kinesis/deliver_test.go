@@ -1,0 +1,78 @@
+package kinesis
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"datasync/integration/harness"
+)
+
+const (
+	tenants = 4
+	shards  = 3
+)
+
+// keys lets the service sign; kinesalite asks for a signature and checks none.
+func keys(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "writer")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+}
+
+func TestPlainAndAggregatedArriveWhole(t *testing.T) { arriveWhole(t, 20_000) }
+
+// TestAcceptKinesis is the same with a tenth of DATASYNC_EVENTS, 100,000 by
+// default: kinesalite takes some 4,000 records a second, and gives as many.
+func TestAcceptKinesis(t *testing.T) {
+	n := 1_000_000
+	if text := os.Getenv("DATASYNC_EVENTS"); text != "" {
+		var err error
+		if n, err = strconv.Atoi(text); err != nil || n < 10_000 {
+			t.Fatalf("DATASYNC_EVENTS=%q: a number from 10000 on", text)
+		}
+	}
+	arriveWhole(t, n/10)
+}
+
+func arriveWhole(t *testing.T, count int) {
+	keys(t)
+	k := newServer(t)
+	s := harness.NewService(t, "")
+	s.Tenants(tenants, fmt.Sprintf(`  - name: plain
+    kinesis: {stream: "{tenant}-plain", region: eu-west-1, endpoint: "http://%[1]s", partition_key: client_ip}
+  - name: packed
+    kinesis: {stream: "{tenant}-packed", region: eu-west-1, endpoint: "http://%[1]s", partition_key: client_ip, aggregate: true}
+`, k.addr))
+	for i := 1; i <= tenants; i++ {
+		k.create(tenantOf(i)+"-plain", shards)
+		k.create(tenantOf(i)+"-packed", shards)
+	}
+	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(count), "--tenants", fmt.Sprint(tenants),
+		"--seed", "7", "--to", filepath.Join(s.Dir, "in", "a.ndjson"))
+	began := time.Now()
+	s.Up(30 * time.Second)
+	s.Delivered(int64(count), 10*time.Minute)
+	took := time.Since(began)
+	s.End(false)
+	t.Logf("%d events to two sinks each in %v: %.1f CPU s, peak memory %d MB", count, took.Round(time.Second), s.Used.Seconds(), s.Peak>>20)
+	var plain, packed []harness.IDs
+	nPlain, nPacked := 0, 0
+	for i := 1; i <= tenants; i++ {
+		rs := k.read(tenantOf(i) + "-plain")
+		nPlain += len(rs)
+		plain = append(plain, ids(t, events(t, rs)))
+		rs = k.read(tenantOf(i) + "-packed")
+		nPacked += len(rs)
+		packed = append(packed, ids(t, events(t, rs)))
+	}
+	merge(plain...).Want(t, "plain", 7, count, true)
+	merge(packed...).Want(t, "packed", 7, count, true)
+	t.Logf("%d records plain, %d packed", nPlain, nPacked)
+	if nPacked*5 > nPlain {
+		t.Errorf("%d aggregated records stand for %d: not even five to one", nPacked, nPlain)
+	}
+}
