@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +18,8 @@ import (
 	httpfeed "datasync/feeds/http"
 	"datasync/feeds/intake"
 	"datasync/feeds/intake/redact"
+	"datasync/feeds/journal"
+	kafkafeed "datasync/feeds/kafka"
 )
 
 // startFeeds builds every feed on a door of its own and runs it. A feed that
@@ -41,17 +45,18 @@ func (s *Service) startFeeds(ctx context.Context, g *group, stop func()) error {
 
 // makeFeed builds a feed: the one place that knows all transports.
 func (s *Service) makeFeed(f *tenants.Feed) (func(context.Context) error, error) {
+	if f.Kafka != nil {
+		return s.makeKafka(f)
+	}
 	_, log, err := s.shard(feedShard(f))
 	if err != nil {
 		return nil, err
 	}
-	door, err := intake.New(intake.Options{
-		Feed: f.Name, Log: log, Quarantine: s.quarantine, Known: s.tenantKnown, Rules: s.rules(), Trust: f.HTTP == nil,
-	})
+	door, err := s.door(f, log, s.rules())
 	if err != nil {
-		return nil, fmt.Errorf("feed %s: %w", f.Name, err)
+		return nil, err
 	}
-	said := func(err error) { s.log.Error().Str("feed", f.Name).Msg(err.Error()) }
+	said := s.saying(f)
 	switch {
 	case f.HTTP != nil:
 		h, err := httpfeed.New(httpfeed.Options{
@@ -82,6 +87,99 @@ func (s *Service) makeFeed(f *tenants.Feed) (func(context.Context) error, error)
 	default:
 		return nil, fmt.Errorf("feed %s: its kind is not in this build", f.Name)
 	}
+}
+
+// door is the way into a shard for a feed.
+func (s *Service) door(f *tenants.Feed, log *journal.Journal, rules func(feeds.TenantID) *redact.Rules) (*intake.Door, error) {
+	door, err := intake.New(intake.Options{
+		Feed: f.Name, Log: log, Quarantine: s.quarantine, Known: s.tenantKnown, Rules: rules, Trust: f.HTTP == nil,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("feed %s: %w", f.Name, err)
+	}
+	return door, nil
+}
+
+// saying logs what a feed tells an operator.
+func (s *Service) saying(f *tenants.Feed) func(error) {
+	return func(err error) { s.log.Error().Str("feed", f.Name).Msg(err.Error()) }
+}
+
+// makeKafka builds a Kafka feed: each of its partitions has a shard of its own.
+func (s *Service) makeKafka(f *tenants.Feed) (func(context.Context) error, error) {
+	k, rules := f.Kafka, s.rules()
+	o := kafkafeed.Options{
+		Name: f.Name, Brokers: k.Brokers, Topic: k.Topic, Group: k.Group, Format: f.Format, Tenant: f.Tenant,
+		OnError: s.saying(f),
+		OnGap: func(g kafkafeed.Gap) {
+			s.reporter.incident(journal.Incident{Shard: partitionShard(f, g.Partition), What: "kafka-gap", Message: g.String()})
+		},
+		Open: func(ctx context.Context, partition int) (kafkafeed.Shard, error) {
+			log, err := s.adopt(ctx, partitionShard(f, partition))
+			if err != nil {
+				return kafkafeed.Shard{}, err
+			}
+			door, err := s.door(f, log, rules)
+			return kafkafeed.Shard{Intake: door, Log: log}, err
+		},
+	}
+	if k.TLS != nil {
+		o.TLS = &kafkafeed.TLS{CA: k.TLS.CA, Cert: k.TLS.Cert, Key: k.TLS.Key, ServerName: k.TLS.ServerName, MinVersion: k.TLS.MinVersion}
+	}
+	if k.SASLMechanism != "" {
+		o.SASL = &kafkafeed.SASL{Mechanism: k.SASLMechanism, User: k.SASLUser, Password: string(k.SASLPassword)}
+	}
+	h, err := kafkafeed.New(o)
+	if err != nil {
+		return nil, err
+	}
+	return h.Run, nil
+}
+
+// feedShard is the name of a feed's local shard.
+func feedShard(f *tenants.Feed) string { return partitionShard(f, 0) }
+
+// partitionShard is the name of the shard of a Kafka feed's partition.
+func partitionShard(f *tenants.Feed, partition int) string {
+	return f.Name + "-" + strconv.Itoa(partition)
+}
+
+// feedLogs are the open shards of a feed: one, or a Kafka feed's partitions,
+// those among them that other members of its group read now.
+func (s *Service) feedLogs(f *tenants.Feed) []*journal.Journal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*journal.Journal
+	for name, log := range s.logs {
+		if n, ok := strings.CutPrefix(name, f.Name+"-"); ok && strings.Trim(n, "0123456789") == "" {
+			out = append(out, log)
+		}
+	}
+	return out
+}
+
+// adopt opens a shard while the service runs, and has its lanes served before
+// it takes anything.
+func (s *Service) adopt(ctx context.Context, name string) (*journal.Journal, error) {
+	_, log, err := s.shard(name)
+	if err != nil {
+		return nil, err
+	}
+	a := adoption{name: name, done: make(chan error, 1)}
+	select {
+	case s.steward.adopts <- a:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case err = <-a.done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("serve the lanes of shard %s: %w", name, err)
+	}
+	return log, nil
 }
 
 func (s *Service) fileDone(feed string) {

@@ -137,6 +137,13 @@ func (s *Service) shard(name string) (*lane.Shard, *journal.Journal, error) {
 	return sh, j, nil
 }
 
+// journal is an open shard's journal.
+func (s *Service) journal(name string) *journal.Journal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.logs[name]
+}
+
 func (s *Service) openTenants() error {
 	w, err := tenants.NewWatcher(s.cfg.Tenants, s.changed, tenants.WatchOptions{})
 	if err != nil {

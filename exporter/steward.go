@@ -22,6 +22,8 @@ type steward struct {
 	s     *Service
 	sinks map[state.Key]*lane.Sink
 	known map[state.Key]state.Known
+	// loaded are the shards whose lanes are served.
+	loaded map[string]bool
 	// streams is how many sinks share the memory for streams.
 	streams int
 
@@ -29,6 +31,7 @@ type steward struct {
 	births []birth
 	poke   chan struct{}
 	change chan changed
+	adopts chan adoption
 	ended  chan struct{} // closed when run has returned
 }
 
@@ -43,14 +46,20 @@ type changed struct {
 	done chan error
 }
 
+// adoption is a shard that was opened while the service runs.
+type adoption struct {
+	name string
+	done chan error
+}
+
 // openLanes makes the sinks of the configuration and the lanes of the facts.
 func (s *Service) openLanes() error {
 	s.runner = lane.NewRunner(lane.RunnerOptions{
 		Spools: s.spools, Quarantine: quarantine{s.quarantine}, JournalID: s.store.ID(),
 		Retain: s.cfg.Journal.Retain, OnState: s.reporter.moved,
 	})
-	st := &steward{s: s, sinks: map[state.Key]*lane.Sink{}, known: map[state.Key]state.Known{},
-		poke: make(chan struct{}, 1), change: make(chan changed), ended: make(chan struct{})}
+	st := &steward{s: s, sinks: map[state.Key]*lane.Sink{}, known: map[state.Key]state.Known{}, loaded: map[string]bool{},
+		poke: make(chan struct{}, 1), change: make(chan changed), adopts: make(chan adoption), ended: make(chan struct{})}
 	s.steward = st
 	names, err := s.store.Shards()
 	if err != nil {
@@ -65,6 +74,9 @@ func (s *Service) openLanes() error {
 		}
 	}
 	for i := range s.cfg.Feeds {
+		if s.cfg.Feeds[i].Kafka != nil {
+			continue // its shards are its partitions, opened as they are assigned
+		}
 		if _, _, err := s.shard(feedShard(&s.cfg.Feeds[i])); err != nil {
 			return err
 		}
@@ -77,12 +89,25 @@ func (s *Service) openLanes() error {
 		if err := st.load(name, sh); err != nil {
 			return err
 		}
+		st.loaded[name] = true
 	}
 	return nil
 }
 
-// feedShard is the name of a feed's local shard.
-func feedShard(f *tenants.Feed) string { return f.Name + "-0" }
+// adopt loads a shard unless it is loaded already.
+func (st *steward) adopt(name string) error {
+	if st.loaded[name] {
+		return nil
+	}
+	st.s.mu.Lock()
+	sh := st.s.shards[name]
+	st.s.mu.Unlock()
+	if err := st.load(name, sh); err != nil {
+		return err
+	}
+	st.loaded[name] = true
+	return nil
+}
 
 // apply makes the sinks what the set says. New sinks begin in every shard
 // before they are known; a sink that is gone keeps its place.
@@ -198,8 +223,8 @@ func (st *steward) end(ctx context.Context, key state.Key, sink *lane.Sink) {
 // begin records where new sinks start in the shards that hold events of their
 // tenants already, and adds those lanes.
 func (st *steward) begin(ctx context.Context, fresh []state.Key, want map[state.Key]*tenants.Sink) error {
-	for name, sh := range st.s.shards {
-		log := st.s.logs[name]
+	for name, sh := range st.shards() {
+		log := st.s.journal(name)
 		lanes := map[state.Key]state.Lane{}
 		for _, key := range fresh {
 			at := log.Standing(log.Tenant(key.Tenant))
@@ -240,10 +265,17 @@ func (st *steward) know(ctx context.Context, learn map[state.Key]state.Known) er
 	return nil
 }
 
+// shards are those that are open now.
+func (st *steward) shards() map[string]*lane.Shard {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	return maps.Clone(st.s.shards)
+}
+
 // load adds the lanes that a shard's facts tell of, and those of known sinks
 // that the shard had no time to begin before a crash; then it listens to the shard.
 func (st *steward) load(name string, sh *lane.Shard) error {
-	log := st.s.logs[name]
+	log := st.s.journal(name)
 	for key, fact := range sh.Home.Lanes() {
 		if err := st.add(sh, log, key, fact); err != nil {
 			return err
@@ -351,6 +383,8 @@ func (st *steward) run(ctx context.Context) {
 			st.births = nil
 			st.mu.Unlock()
 			st.s.reporter.failing("begin lanes", st.complete(ctx, births))
+		case a := <-st.adopts:
+			a.done <- st.adopt(a.name)
 		case c := <-st.change:
 			c.done <- st.apply(ctx, c.set)
 		case <-ctx.Done():

@@ -232,24 +232,27 @@ func (v *views) Ledger(tenant string) (admin.Ledger, error) {
 	var fs []admin.FeedRow
 	for i := range v.cfg.Feeds {
 		f := &v.cfg.Feeds[i]
-		_, log, err := (*Service)(v).shard(feedShard(f))
-		if err != nil {
-			return admin.Ledger{}, err
-		}
-		fs = append(fs, feedRow(f.Name, log))
+		fs = append(fs, feedRow(f.Name, (*Service)(v).feedLogs(f)))
 	}
 	return admin.NewLedger(rows, fs), nil
 }
 
-func feedRow(feed string, log *journal.Journal) admin.FeedRow {
+func feedRow(feed string, logs []*journal.Journal) admin.FeedRow {
 	row := admin.FeedRow{Feed: feed}
-	raw, ok := log.Fact(intake.CountsKey(feed))
-	if !ok {
-		return row
+	for _, log := range logs {
+		raw, ok := log.Fact(intake.CountsKey(feed))
+		if !ok {
+			continue
+		}
+		c, t := intake.ParseCounts(raw), &row.FeedTotals
+		t.Read += int64(c.Read)
+		t.Made += int64(c.Made)
+		t.Accepted += int64(c.Accepted)
+		t.Quarantined += int64(c.Quarantined)
+		t.Unrouted += int64(c.Unrouted)
+		t.Duplicate += int64(c.Duplicate)
+		t.Suppressed += int64(c.Suppressed)
 	}
-	c := intake.ParseCounts(raw)
-	row.FeedTotals = admin.FeedTotals{Read: int64(c.Read), Made: int64(c.Made), Accepted: int64(c.Accepted),
-		Quarantined: int64(c.Quarantined), Unrouted: int64(c.Unrouted), Duplicate: int64(c.Duplicate), Suppressed: int64(c.Suppressed)}
 	return row
 }
 

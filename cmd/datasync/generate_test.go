@@ -23,10 +23,11 @@ func TestGenerateToStandardOutput(t *testing.T) {
 
 func TestGenerateRefusesBadUsage(t *testing.T) {
 	for want, g := range map[string]generateCmd{
-		"Kafka feed": {To: "kafka://127.0.0.1:9092/x", Tenants: 1},
-		"--rate":     {To: "-", Tenants: 1, Rate: -1},
-		"--tenants":  {To: "-"},
-		"--requests": {To: "-", Tenants: 1, Requests: 2},
+		"kafka://BROKER:PORT/TOPIC": {To: "kafka://127.0.0.1:9092", Tenants: 1},
+		"compression":               {To: "kafka://127.0.0.1:9092/x?compression=br", Tenants: 1},
+		"--rate":                    {To: "-", Tenants: 1, Rate: -1},
+		"--tenants":                 {To: "-"},
+		"--requests":                {To: "-", Tenants: 1, Requests: 2},
 	} {
 		err := g.Run(t.Context(), &console{})
 		var usage usageError

@@ -337,7 +337,7 @@ func (l *loader) kafkaFeed(o *conf.Value) *KafkaFeed {
 // notYet is what later issues bring: checked like the rest, then refused, so
 // that nothing is silently left out.
 var notYet = map[string][]string{
-	"feed kind": {"kafka", "tls", "kinesis"},
+	"feed kind": {"tls", "kinesis"},
 	"format":    {"threatx", "deepfence", "suricata", "coraza", "cloudflare-firewall", "cloudflare-http", "cloudfront", "aws-waf"},
 	"schema":    {"ocsf-1.8", "ocsf-1.3", "ecs", "threatx", "cef"},
 	"confirm":   {"window", "protocol"},

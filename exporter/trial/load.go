@@ -7,9 +7,14 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
+	"net/url"
 	"os"
 	"strings"
 	"time"
+
+	"datasync/feeds"
+	kafkafeed "datasync/feeds/kafka"
 )
 
 // LoadOptions say what Load makes and where it goes.
@@ -19,7 +24,8 @@ type LoadOptions struct {
 	Rate float64
 	// Count is how many events; 0: until the context ends.
 	Count int64
-	// To is "-" for Out, an http or https URL, or else a file, which is made anew.
+	// To is "-" for Out, an http or https URL, kafka://BROKER:PORT[,BROKER:PORT]/TOPIC[?compression=C],
+	// or else a file, which is made anew.
 	// A URL without a path means /v1/ingest/canonical/{tenant} there.
 	To string
 	// Key is the API key; "{tenant}" in it, as in To, becomes the tenant.
@@ -76,6 +82,8 @@ func openOutlet(ctx context.Context, o LoadOptions) (outlet, error) {
 	switch {
 	case strings.HasPrefix(o.To, "http://"), strings.HasPrefix(o.To, "https://"):
 		return newPoster(ctx, o)
+	case strings.HasPrefix(o.To, "kafka://"):
+		return newProducer(ctx, o)
 	case o.To == "-":
 		return &writer{w: bufio.NewWriterSize(o.Out, 1<<20)}, nil
 	default:
@@ -160,4 +168,89 @@ func (w *writer) close() (LoadSummary, error) {
 		err = errors.Join(err, w.file.Close())
 	}
 	return w.s, err
+}
+
+// CheckTarget says what is wrong with a LoadOptions.To, as far as that can be
+// seen from its text.
+func CheckTarget(to string) error {
+	if !strings.HasPrefix(to, "kafka://") {
+		return nil
+	}
+	o, err := kafkaTarget(to)
+	if err != nil {
+		return err
+	}
+	w, err := kafkafeed.NewWriter(o)
+	if err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+// kafkaTarget takes a kafka:// URL apart.
+func kafkaTarget(to string) (kafkafeed.WriterOptions, error) {
+	u, err := url.Parse(to)
+	if err != nil {
+		return kafkafeed.WriterOptions{}, fmt.Errorf("is no URL: %w", err)
+	}
+	o := kafkafeed.WriterOptions{Brokers: strings.Split(u.Host, ","), Topic: strings.Trim(u.Path, "/"), Compression: u.Query().Get("compression")}
+	for _, b := range o.Brokers {
+		if host, port, err := net.SplitHostPort(b); err != nil || host == "" || port == "" || o.Topic == "" || strings.Contains(o.Topic, "/") {
+			return o, errors.New("use kafka://BROKER:PORT/TOPIC")
+		}
+	}
+	return o, nil
+}
+
+// producer writes events to a Kafka topic, the tenant as the key.
+type producer struct {
+	ctx     context.Context
+	w       *kafkafeed.Writer
+	records []feeds.Record
+	arena   []byte
+	s       LoadSummary
+}
+
+// produceBytes are written at once.
+const produceBytes = 4 << 20
+
+func newProducer(ctx context.Context, o LoadOptions) (*producer, error) {
+	target, err := kafkaTarget(o.To)
+	if err != nil {
+		return nil, fmt.Errorf("--to %s: %w", o.To, err)
+	}
+	w, err := kafkafeed.NewWriter(target)
+	if err != nil {
+		return nil, err
+	}
+	return &producer{ctx: ctx, w: w}, nil
+}
+
+func (p *producer) add(line []byte, tenant string) error {
+	start := len(p.arena)
+	p.arena = append(p.arena, line[:len(line)-1]...) // a record is a line without its end
+	p.records = append(p.records, feeds.Record{Key: []byte(tenant), Value: p.arena[start:len(p.arena):len(p.arena)]})
+	if len(p.arena) < produceBytes {
+		return nil
+	}
+	return p.flush()
+}
+
+func (p *producer) flush() error {
+	if len(p.records) == 0 {
+		return nil
+	}
+	// What was made is handed over even when the context has ended.
+	if err := p.w.Write(context.WithoutCancel(p.ctx), p.records); err != nil {
+		return err
+	}
+	p.s.Events += int64(len(p.records))
+	p.s.Bytes += int64(len(p.arena) + len(p.records))
+	p.records, p.arena = p.records[:0], p.arena[:0]
+	return nil
+}
+
+func (p *producer) close() (LoadSummary, error) {
+	err := p.flush()
+	return p.s, errors.Join(err, p.w.Close())
 }

@@ -35,13 +35,17 @@ type trouble struct {
 	on     func(error)
 
 	mu      sync.Mutex
-	failing map[string]string // party → class
-	said    map[string]bool   // class
+	failing map[string]string    // party → class
+	first   map[string]time.Time // class → when it was first met in this outage
+	said    map[string]bool      // class
 	since   time.Time
 }
 
+// moving is how long leadership may be under way before it is worth a word.
+const moving = 5 * time.Second
+
 func newTrouble(prefix string, on func(error)) *trouble {
-	return &trouble{prefix: prefix, on: on, failing: map[string]string{}, said: map[string]bool{}}
+	return &trouble{prefix: prefix, on: on, failing: map[string]string{}, first: map[string]time.Time{}, said: map[string]bool{}}
 }
 
 // tell takes note that a party failed, or with nil that it is well.
@@ -57,11 +61,14 @@ func (t *trouble) tell(party string, err error) {
 	case class == "":
 		return // part of the group's life
 	}
-	if len(t.said) == 0 {
+	if len(t.failing) == 0 {
 		t.since = time.Now()
 	}
 	t.failing[party] = class
-	if !t.said[class] {
+	if t.first[class].IsZero() {
+		t.first[class] = time.Now()
+	}
+	if !t.said[class] && (class != "moved" || time.Since(t.first[class]) > moving) {
 		t.said[class] = true
 		t.on(fmt.Errorf("%s: %w (%s)", t.prefix, err, hint))
 	}
@@ -80,7 +87,11 @@ func (t *trouble) only(parties []string) {
 }
 
 func (t *trouble) over() {
-	if len(t.failing) > 0 || len(t.said) == 0 {
+	if len(t.failing) > 0 {
+		return
+	}
+	clear(t.first)
+	if len(t.said) == 0 {
 		return
 	}
 	clear(t.said)
