@@ -85,8 +85,11 @@ func lastOf(b []byte) int64 { return baseOf(b) + int64(int32(binary.BigEndian.Ui
 func parseBatch(b []byte) (recordBatch, error) {
 	be := binary.BigEndian
 	h := recordBatch{base: baseOf(b), last: lastOf(b)}
-	if magic := b[16]; magic < 2 {
+	switch magic := b[16]; {
+	case magic < 2:
 		return h, fmt.Errorf("at offset %d: %w", h.base, errFormat)
+	case magic > 2:
+		return h, fmt.Errorf("%w: the record batch at offset %d has format %d", errGarbled, h.base, magic)
 	}
 	// promise: a batch whose bytes are not those that the producer wrote
 	// becomes no event, whatever happened to them on the way.

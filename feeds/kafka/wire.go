@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -121,14 +122,17 @@ func (f *fetcher) size() (int, error) {
 	return int(n), nil
 }
 
-// read reads an answer of n bytes into buf and takes it apart.
+// read reads an answer of n bytes into buf and takes it apart. Room is made as
+// the bytes come, so that a damaged length costs time and no memory.
 func (f *fetcher) read(n int, buf *buffer) (response, error) {
-	if cap(buf.wire) < n {
-		buf.wire = make([]byte, n+n/8)
-	}
-	b := buf.wire[:n]
-	if _, err := io.ReadFull(f.conn, b); err != nil {
-		return response{}, err
+	b := buf.wire[:0]
+	for len(b) < n {
+		had, step := len(b), min(n-len(b), max(len(b), 2*maxFetch))
+		b = slices.Grow(b, step)[:had+step]
+		buf.wire = b
+		if _, err := io.ReadFull(f.conn, b[had:]); err != nil {
+			return response{}, err
+		}
 	}
 	return f.parse(b)
 }
