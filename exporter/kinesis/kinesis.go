@@ -114,10 +114,10 @@ type result struct {
 // when there is something to send.
 func New(o Options, to Listener) (*lane.Stream, error) {
 	if o.Stream == "" {
-		return nil, fmt.Errorf("a Kinesis sink needs a stream's name")
+		return nil, fmt.Errorf("a kinesis sink needs a stream's name")
 	}
 	if o.Ordered && o.Aggregate {
-		return nil, fmt.Errorf("Kinesis stream %s: ordered and aggregate exclude each other", o.Stream)
+		return nil, fmt.Errorf("stream %s: ordered and aggregate exclude each other", o.Stream)
 	}
 	return newSink(o, to, newClient(o)).stream, nil
 }

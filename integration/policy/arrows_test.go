@@ -65,6 +65,7 @@ var homes = []struct{ library, home, because string }{
 	{"github.com/alecthomas/kong", "cmd/datasync", "flags belong to the command"},
 	{"github.com/segmentio/kafka-go", "feeds/kafka", "its traps are known in one place"},
 	{"github.com/aws/aws-sdk-go-v2", "feeds/kinesis exporter/s3 exporter/kinesis", "heavy"},
+	{"github.com/aws/smithy-go", "feeds/kinesis exporter/s3 exporter/kinesis", "the errors and middleware of aws-sdk-go-v2"},
 	{"golang.org/x/sys", "", "system calls that the standard library lacks"},
 	{"golang.org/x/time", "", "rate limits"},
 	{"github.com/oklog/ulid/v2", "", "small"},
