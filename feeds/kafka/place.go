@@ -96,7 +96,7 @@ func start(source uint64, committed int64) place {
 	p.fresh = source == 0 && committed < 0
 	// promise: offsets that another consumer took in our place are named.
 	p.ahead = committed > p.journal
-	p.behind = committed < p.journal
+	p.behind = source > 0 && committed < p.journal
 	return p
 }
 

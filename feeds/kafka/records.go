@@ -115,12 +115,12 @@ func (h *recordBatch) inflate(dst []byte) (records, grown []byte, err error) {
 	if codec == nil {
 		return nil, dst, fmt.Errorf("the record batch at offset %d is compressed with codec %d, which is unknown", h.base, code)
 	}
-	r := codec.NewReader(bytes.NewBuffer(h.payload))
+	r := codec.NewReader(bytes.NewReader(h.payload))
 	defer r.Close()
 	start := len(dst)
 	for {
-		if len(dst) == cap(dst) {
-			dst = append(dst, 0)[:len(dst)]
+		if cap(dst)-len(dst) < 32<<10 {
+			dst = slices.Grow(dst, max(len(dst), 256<<10))
 		}
 		n, err := r.Read(dst[len(dst):cap(dst)])
 		dst = dst[:len(dst)+n]

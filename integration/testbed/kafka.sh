@@ -3,6 +3,7 @@
 #   kafka.sh install          fetches the jars (Java 17 and Maven are needed); quick when they are there
 #   kafka.sh run DIR PORT     a broker at 127.0.0.1:PORT (and PORT+1) with its data in DIR, until it is killed;
 #                             the process is the broker's, so that its id is the script's
+#   kafka.sh topic PORT NAME PARTITIONS   creates a topic
 set -euo pipefail
 VERSION=4.1.0
 BED=${KAFKA_BED:-$(cd "$(dirname "$0")/.." && pwd)/.kafka}
@@ -88,5 +89,6 @@ run() {
 case ${1:-} in
 install) install ;;
 run) run "$2" "$3" ;;
-*) echo "usage: kafka.sh install | run DIR PORT" >&2 && exit 2 ;;
+topic) java_run org.apache.kafka.tools.TopicCommand --bootstrap-server "127.0.0.1:$2" --create --topic "$3" --partitions "$4" ;;
+*) echo "usage: kafka.sh install | run DIR PORT | topic PORT NAME PARTITIONS" >&2 && exit 2 ;;
 esac
