@@ -75,6 +75,7 @@ func TestBrokerAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.trouble.grace = 0
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- f.Run(ctx) }()
@@ -118,7 +119,7 @@ func TestTroubleIsToldOnce(t *testing.T) {
 		tr.tell("partition 1", nil)
 		expect(3, "") // a leader that moves is worth no word
 		tr.tell("partition 1", kafka.NotLeaderForPartition)
-		time.Sleep(moving + time.Second)
+		time.Sleep(grace)
 		tr.tell("partition 1", kafka.NotLeaderForPartition)
 		expect(4, "moving leadership")
 	})

@@ -33,6 +33,7 @@ func partitionParty(n int) string { return "partition " + strconv.Itoa(n) }
 type trouble struct {
 	prefix string
 	on     func(error)
+	grace  time.Duration // of what a broker's restart or a leader's move brings with it
 
 	mu      sync.Mutex
 	failing map[string]string    // party → class
@@ -41,11 +42,15 @@ type trouble struct {
 	since   time.Time
 }
 
-// moving is how long leadership may be under way before it is worth a word.
-const moving = 5 * time.Second
+// grace is how long leadership may be under way, or a connection not stand,
+// before it is worth a word.
+const grace = 5 * time.Second
+
+// passing says whether a class is usually over before anybody could do anything.
+func passing(class string) bool { return class == "moved" || class == "reset" }
 
 func newTrouble(prefix string, on func(error)) *trouble {
-	return &trouble{prefix: prefix, on: on, failing: map[string]string{}, first: map[string]time.Time{}, said: map[string]bool{}}
+	return &trouble{prefix: prefix, on: on, grace: grace, failing: map[string]string{}, first: map[string]time.Time{}, said: map[string]bool{}}
 }
 
 // tell takes note that a party failed, or with nil that it is well.
@@ -68,7 +73,7 @@ func (t *trouble) tell(party string, err error) {
 	if t.first[class].IsZero() {
 		t.first[class] = time.Now()
 	}
-	if !t.said[class] && (class != "moved" || time.Since(t.first[class]) > moving) {
+	if !t.said[class] && (!passing(class) || time.Since(t.first[class]) >= t.grace) {
 		t.said[class] = true
 		t.on(fmt.Errorf("%s: %w (%s)", t.prefix, err, hint))
 	}
