@@ -166,10 +166,16 @@ func (c *Clients) retryer() aws.Retryer {
 	})
 }
 
-// forget has the credentials read anew at the next request.
-func (c *client) forget() {
-	for _, k := range c.credentials {
-		k.Invalidate()
+// forget has the credentials read anew, and a new client made: one keeps what
+// it once derived from a secret, also when the secret was mended.
+func (c *Clients) forget(w way, k *client) {
+	for _, creds := range k.credentials {
+		creds.Invalidate()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.by[w].Value() == k {
+		delete(c.by, w)
 	}
 }
 

@@ -10,13 +10,17 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"datasync/exporter/tenants"
 )
@@ -40,6 +44,11 @@ type fake struct {
 	calls   []string       // steps, in order
 	// fault, where not nil, is asked before a step is done; n counts the step's calls from 1.
 	fault func(step string, n int) *fault
+	// allow, where not nil, refuses the credentials of a request.
+	allow func(r *http.Request) bool
+	// assumed is what the role was last asked for with.
+	assumed     url.Values
+	connections atomic.Int64
 	// ignores has it take If-None-Match for nothing.
 	ignores bool
 }
@@ -62,7 +71,13 @@ type fault struct {
 
 func newFake(t testing.TB) *fake {
 	f := &fake{t: t, objects: map[string]object{}, uploads: map[string]*upload{}, writes: map[string]int{}}
-	f.Server = httptest.NewServer(f)
+	f.Server = httptest.NewUnstartedServer(f)
+	f.Config.ConnState = func(_ net.Conn, st http.ConnState) {
+		if st == http.StateNew {
+			f.connections.Add(1)
+		}
+	}
+	f.Start()
 	t.Cleanup(f.Close)
 	return f
 }
@@ -109,6 +124,13 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		flt = f.fault(st, n)
 	}
 	f.mu.Unlock()
+	if st == "assume" {
+		w.Header().Set("X-Form", "sts")
+	}
+	if f.allow != nil && !f.allow(r) {
+		refuse(w, 403, "InvalidAccessKeyId")
+		return
+	}
 	if flt == nil {
 		f.do(w, r, st)
 		return
@@ -142,9 +164,13 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func refuse(w http.ResponseWriter, status int, code string) {
+	form := "<Error><Code>%s</Code><Message>as told</Message></Error>"
+	if w.Header().Get("X-Form") == "sts" {
+		form = "<ErrorResponse>" + form + "</ErrorResponse>"
+	}
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(status)
-	fmt.Fprintf(w, "<Error><Code>%s</Code><Message>as told</Message></Error>", code)
+	fmt.Fprintf(w, form, code)
 }
 
 // payload reads a body and holds it to what the request says of it.
@@ -154,6 +180,9 @@ func payload(r *http.Request) ([]byte, string) {
 		return nil, "IncompleteBody"
 	}
 	sum := sha256.Sum256(body)
+	if r.Method == http.MethodPost && r.Header.Get("X-Amz-Content-Sha256") == "" {
+		return body, "" // STS
+	}
 	if h := r.Header.Get("X-Amz-Content-Sha256"); h != hex.EncodeToString(sum[:]) {
 		return nil, "XAmzContentSHA256Mismatch"
 	}
@@ -215,6 +244,10 @@ func (f *fake) do(w http.ResponseWriter, r *http.Request, st string) {
 	case "abort":
 		delete(f.uploads, id)
 		w.WriteHeader(204)
+	case "assume":
+		f.assumed, _ = url.ParseQuery(string(body))
+		fmt.Fprintf(w, "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey>"+
+			"<SessionToken>t</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>", time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
 	case "list":
 		f.list(w, r.URL.Query().Get("prefix"))
 	}

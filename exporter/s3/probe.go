@@ -52,10 +52,10 @@ func (s *Sink) conditional(ctx context.Context, c *client) (bool, error) {
 	}
 	key := s.Prefix() + ".datasync-probe/" + s.clients.journalID
 	answer, err := s.ask(ctx, c, key)
-	switch status(err) {
-	case http.StatusForbidden: // it may put elsewhere: the drop itself will show
+	switch {
+	case code(err) == "AccessDenied": // it may put elsewhere: the drop itself will show
 		return true, nil
-	case http.StatusNotImplemented:
+	case status(err) == http.StatusNotImplemented:
 		answer, err = false, nil
 	}
 	if err != nil {

@@ -65,18 +65,21 @@ func (s *Sink) Put(ctx context.Context, d *lane.Drop) error {
 	if err := p.run(ctx); err != nil {
 		var e *lane.Error
 		if errors.As(err, &e) && e.Class == lane.Auth {
-			c.forget()
+			s.held.CompareAndSwap(c, nil)
+			s.clients.forget(s.way(), c)
 		}
 		return err
 	}
 	return nil
 }
 
+func (s *Sink) way() way { return way{s.set.AWS, s.set.PathStyle} }
+
 func (s *Sink) client(ctx context.Context) (*client, error) {
 	if c := s.held.Load(); c != nil {
 		return c, nil
 	}
-	c, err := s.clients.client(ctx, way{s.set.AWS, s.set.PathStyle})
+	c, err := s.clients.client(ctx, s.way())
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,9 @@
 package s3
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -166,4 +168,22 @@ func becomes(t *testing.T, s *harness.Service, sink, state, reason string) lane 
 		return l.State == state && l.Reason == reason
 	})
 	return l
+}
+
+// python runs a script with moto's libraries and decodes what it prints.
+func python(t *testing.T, into any, script string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(bed(t, "moto/bin/python"), append([]string{"-c", script}, args...)...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("python: %v\n%s", err, errs.String())
+	}
+	if into == nil {
+		return
+	}
+	if err := json.Unmarshal(out, into); err != nil {
+		t.Fatalf("python said %q: %v", out, err)
+	}
 }
