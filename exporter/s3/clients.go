@@ -143,6 +143,9 @@ func (c *Clients) dial(ctx context.Context, w way) (*client, error) {
 
 // load reads the environment and the SDK's files.
 func load(ctx context.Context) (aws.Config, error) {
+	if _, err := authorities(); err != nil { // the SDK reads them too, and says less
+		return aws.Config{}, err
+	}
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithLogger(logging.Nop{}))
 	if err != nil {
 		return cfg, &credentialsError{err: fmt.Errorf("read the AWS settings: %w", err)}

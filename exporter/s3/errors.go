@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -46,9 +47,9 @@ type credentialsError struct {
 
 func (e *credentialsError) Error() string {
 	if e.role == "" {
-		return fmt.Sprintf("get the service's AWS credentials: %v", e.err)
+		return "get the service's AWS credentials: " + say(e.err)
 	}
-	return fmt.Sprintf("assume role %s: %v", e.role, e.err)
+	return "assume role " + e.role + ": " + say(e.err)
 }
 func (e *credentialsError) Unwrap() error { return e.err }
 
@@ -221,11 +222,50 @@ func fleeting(s sentence) bool {
 	return !s.park && (s.class == lane.Reset || s.class == lane.Throttled || s.class == lane.Connect)
 }
 
+// said is an error in fewer words than the SDK's.
+type said struct {
+	text string
+	err  error
+}
+
+func (e *said) Error() string { return e.text }
+func (e *said) Unwrap() error { return e.err }
+
+// say tells an error of the SDK in one line: what was asked for, the answer,
+// and its id, by which the store's operator finds it.
+func say(err error) string {
+	var (
+		creds *credentialsError
+		op    *smithy.OperationError
+		api   smithy.APIError
+		resp  *smithyhttp.ResponseError
+		sent  *url.Error
+	)
+	if errors.As(err, &creds) {
+		return creds.Error()
+	}
+	doing := ""
+	if errors.As(err, &op) {
+		doing = op.Operation() + ": "
+	}
+	switch {
+	case errors.As(err, &api) && errors.As(err, &resp):
+		text := fmt.Sprintf("%s%d %s: %s", doing, resp.HTTPStatusCode(), api.ErrorCode(), api.ErrorMessage())
+		if id := resp.Response.Header.Get("X-Amz-Request-Id"); id != "" {
+			text += ", request " + id
+		}
+		return text
+	case errors.As(err, &sent):
+		return doing + sent.Err.Error()
+	}
+	return err.Error()
+}
+
 // failure makes the lane's error of what went wrong with a key.
 func (s *Sink) failure(doing, key string, err error) *lane.Error {
 	j := judge(err)
 	return &lane.Error{Verdict: j.verdict, Class: j.class, Park: j.park, Hint: j.hint, After: retryAfter(err),
-		Err: fmt.Errorf("%s s3://%s/%s: %w", doing, s.set.Bucket, key, err)}
+		Err: &said{fmt.Sprintf("%s s3://%s/%s: %s", doing, s.set.Bucket, key, say(err)), err}}
 }
 
 // longestAfter bounds what a store may ask for.

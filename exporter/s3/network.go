@@ -72,17 +72,11 @@ func (n *network) dialTLS(ctx context.Context, network, address string) (net.Con
 	if err != nil {
 		return nil, err
 	}
-	cfg := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
-	if path := os.Getenv("AWS_CA_BUNDLE"); path != "" {
-		pem, err := os.ReadFile(path)
-		if err != nil {
-			return nil, &bundleError{fmt.Errorf("read AWS_CA_BUNDLE: %w", err)}
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, &bundleError{fmt.Errorf("AWS_CA_BUNDLE %s holds no certificate", path)}
-		}
+	roots, err := authorities()
+	if err != nil {
+		return nil, err
 	}
+	cfg := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, RootCAs: roots}
 	raw, err := n.dial(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -94,6 +88,23 @@ func (n *network) dialTLS(ctx context.Context, network, address string) (net.Con
 		return nil, errors.Join(err, raw.Close())
 	}
 	return c, nil
+}
+
+// authorities are those of AWS_CA_BUNDLE; nil, the system's, where it names none.
+func authorities() (*x509.CertPool, error) {
+	path := os.Getenv("AWS_CA_BUNDLE")
+	if path == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, &bundleError{fmt.Errorf("read AWS_CA_BUNDLE: %w", err)}
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, &bundleError{fmt.Errorf("AWS_CA_BUNDLE %s holds no certificate", path)}
+	}
+	return roots, nil
 }
 
 // stalling ends a connection to which nothing can be written for stallTimeout.

@@ -20,8 +20,10 @@ type store struct{ endpoint, region, bucket, prefix string }
 type probe struct {
 	mu    sync.Mutex // held while it is found out
 	known bool
-	// conditional says that the store honours If-None-Match.
-	conditional bool
+	// refuses says that the store refuses a put with If-None-Match. One that
+	// takes the header for nothing is sent it all the same: should the probe be
+	// wrong, the condition holds.
+	refuses bool
 }
 
 // probed gives the probe of a store.
@@ -37,9 +39,9 @@ func (c *Clients) probed(set *tenants.S3Sink) *probe {
 	return p
 }
 
-// conditional says whether the store honours If-None-Match. It is tried once
-// for each bucket and prefix of a store of another maker; AWS promises it, and
-// no object need appear there that its readers did not ask for.
+// conditional says whether a put may carry If-None-Match. It is tried once for
+// each bucket and prefix of a store of another maker; AWS promises it, and no
+// object need appear there that its readers did not ask for.
 func (s *Sink) conditional(ctx context.Context, c *client) (bool, error) {
 	if c.Options().BaseEndpoint == nil {
 		return true, nil
@@ -48,32 +50,36 @@ func (s *Sink) conditional(ctx context.Context, c *client) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.known {
-		return p.conditional, nil
+		return !p.refuses, nil
 	}
 	key := s.Prefix() + ".datasync-probe/" + s.clients.journalID
-	answer, err := s.ask(ctx, c, key)
+	honoured, err := s.ask(ctx, c, key)
 	switch {
 	case code(err) == "AccessDenied": // it may put elsewhere: the drop itself will show
 		return true, nil
 	case status(err) == http.StatusNotImplemented:
-		answer, err = false, nil
-	}
-	if err != nil {
+		p.refuses = true
+	case err != nil:
 		return false, s.failure("probe", key, err)
 	}
-	p.known, p.conditional = true, answer
-	if !answer {
+	p.known = true
+	if !honoured {
 		s.clients.o.Report(fmt.Sprintf("the store at %s does not honour If-None-Match for bucket %s: "+
 			"an object that somebody else put under a drop's key would be overwritten; set conditional_put: false for its sinks to say that you know",
 			s.set.AWS.Endpoint, s.set.Bucket))
 	}
-	return answer, nil
+	return !p.refuses, nil
 }
 
-// ask puts an object twice on the condition that it is not there, and removes
-// it. A first put that is refused is an earlier probe's, cut short: an answer too.
+// asked is how often the probe is put: once more than needed, for an instance
+// that was frozen with the same journal may remove it in between.
+const asked = 3
+
+// ask puts an object several times on the condition that it is not there, and
+// removes it. A first put that is refused is an earlier probe's, cut short: an
+// answer too.
 func (s *Sink) ask(ctx context.Context, c *client, key string) (bool, error) {
-	for range 2 {
+	for range asked {
 		_, err := c.PutObject(ctx, &sdk.PutObjectInput{Bucket: &s.set.Bucket, Key: &key, IfNoneMatch: aws.String("*"),
 			Body: strings.NewReader("Data Sync asks whether this store honours If-None-Match. This object may be deleted.\n")})
 		if status(err) == http.StatusPreconditionFailed {
