@@ -3,6 +3,7 @@ package s3
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -51,6 +52,8 @@ type Clients struct {
 	swept  int
 	probes map[store]*probe
 }
+
+var errRegion = errors.New("no region is set")
 
 // way is how a store is reached; sinks with the same share a client.
 type way struct {
@@ -128,6 +131,9 @@ func (c *Clients) dial(ctx context.Context, w way) (*client, error) {
 		if cfg.Region == "" {
 			cfg.Region = "us-east-1" // what stores of other makers go by
 		}
+	}
+	if cfg.Region == "" {
+		return nil, errRegion
 	}
 	made := &client{credentials: []*aws.CredentialsCache{c.own}}
 	if w.aws.RoleARN != "" {

@@ -174,7 +174,7 @@ func judgeAny(err error, credentials bool) sentence {
 	return sentence{lane.Away, lane.Reset, false, ""}
 }
 
-// judgeNetwork judges what kept a request from being answered.
+// judgeNetwork judges what kept a request from being sent or answered.
 func judgeNetwork(err error) (sentence, bool) {
 	var (
 		refusal *refusedError
@@ -192,6 +192,8 @@ func judgeNetwork(err error) (sentence, bool) {
 		return sentence{lane.Away, lane.Forbidden, true, "the settings of egress do not let sinks reach this address"}, true
 	case errors.As(err, &bundle):
 		return sentence{lane.Away, lane.TLSVerify, true, "AWS_CA_BUNDLE must name a readable PEM file; it is read again at each try"}, true
+	case errors.Is(err, errRegion):
+		return sentence{lane.Away, lane.Invalid, true, "set region to the bucket's, or AWS_REGION for the service"}, true
 	case errors.As(err, &dns):
 		return sentence{lane.Away, lane.DNS, false, "the store's name does not resolve: check endpoint, region and bucket, and this machine's DNS"}, true
 	case errors.As(err, &name):

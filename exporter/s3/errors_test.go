@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -135,6 +136,35 @@ func TestWhatTheNetworkSaysIsWhatTheLaneDoes(t *testing.T) {
 		if s := judge(err); s.class != want || s.verdict != lane.Away {
 			t.Errorf("%v: %+v", err, s)
 		}
+	}
+}
+
+func TestNoRegionIsTold(t *testing.T) {
+	if e := reach(t, "", Options{}); e.Class != lane.Invalid || !e.Park || !strings.Contains(e.Hint, "region") {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestALoanEnds(t *testing.T) {
+	reading, release := make(chan struct{}), make(chan struct{})
+	l := &loan{body: watched{strings.NewReader("body"), func() { close(reading); <-release }}}
+	var over atomic.Bool
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if _, err := l.ReadAt(make([]byte, 4), 0); err != nil {
+			t.Errorf("a read under way: %v", err)
+		}
+	}()
+	<-reading
+	go func() { over.Store(true); close(release) }()
+	l.end()
+	if !over.Load() {
+		t.Error("the loan ended under a read")
+	}
+	<-done
+	if _, err := l.ReadAt(make([]byte, 4), 0); !errors.Is(err, errReturned) {
+		t.Errorf("a read after the end: %v", err)
 	}
 }
 

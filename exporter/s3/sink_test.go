@@ -3,6 +3,7 @@ package s3
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -92,6 +93,22 @@ func TestADropIsAnObjectWithItsNameAndItsSettings(t *testing.T) {
 				t.Errorf("%d bytes: %s is %q, want %q", len(body), k, h.Get(k), want)
 			}
 		}
+	}
+}
+
+func TestBytesThatAreNotTheDropsAreNotStored(t *testing.T) {
+	f := newFake(t)
+	s := newSink(f, small)
+	d := drop(1, "what was meant\n")
+	d.Body = strings.NewReader("what is there.\n") // a spool that went bad
+	if e := refusal(t, s.Put(context.Background(), d)); e.Class != lane.Reset || e.Park {
+		t.Errorf("%+v", e)
+	}
+	f.wants(t)
+	d.Body = strings.NewReader("what was meant\n")
+	mustPut(t, s, d)
+	if got := f.objects[d.Key].header.Get("X-Amz-Checksum-Sha256"); got != base64.StdEncoding.EncodeToString(d.SHA256[:]) {
+		t.Errorf("the store keeps checksum %q", got)
 	}
 }
 
