@@ -118,6 +118,9 @@ func (c *client) connect(ctx context.Context) (*kinesis.Client, error) {
 	// service finds its own identity (a metadata address, often).
 	c.http = c.transport(&cfg)
 	web := &http.Client{Transport: c.http, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	cfg.Retryer = func() aws.Retryer {
+		return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = c.o.withDefaults().Tuning.RetryMin })
+	}
 	identity := cfg.Credentials
 	if c.o.RoleARN != "" {
 		by := sts.NewFromConfig(cfg, func(o *sts.Options) { o.HTTPClient = web })
@@ -130,16 +133,17 @@ func (c *client) connect(ctx context.Context) (*kinesis.Client, error) {
 	}
 	c.sdk = kinesis.NewFromConfig(cfg, func(o *kinesis.Options) {
 		o.HTTPClient, o.Credentials = web, marked{identity}
-		o.Retryer = retry.NewStandard(func(r *retry.StandardOptions) { r.MaxBackoff = 2 * time.Second })
 		if c.o.Endpoint != "" {
 			o.BaseEndpoint = &c.o.Endpoint
 		}
-		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
-			_, err := stack.Serialize.Swap("OperationSerializer", ownBody{})
-			return err
-		})
+		o.APIOptions = append(o.APIOptions, useOwnBody)
 	})
 	return c.sdk, nil
+}
+
+func useOwnBody(stack *middleware.Stack) error {
+	_, err := stack.Serialize.Swap(ownBody{}.ID(), ownBody{})
+	return err
 }
 
 // transport is the SDK's with the egress rules, and with a bound on how long

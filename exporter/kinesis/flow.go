@@ -26,7 +26,7 @@ type flow struct {
 	pauses map[string]*pause
 	grid   *grid
 	// most is how many records a call may have: fewer while one is looked for
-	// that the service refuses.
+	// that the service refuses, and while shards throttle.
 	most int
 	// failures counts calls that failed as a whole, in a row; until is when the
 	// next may be made.
@@ -35,10 +35,13 @@ type flow struct {
 	// dry counts calls in a row of which nothing was stored.
 	dry      int
 	troubled bool
-	suspects int
-	flushers []*flusher
-	timer    *time.Timer
-	closed   bool
+	// successes counts calls of which something was stored; suspects are the
+	// pending records that may be what the stream refuses.
+	successes uint64
+	suspects  int
+	flushers  []*flusher
+	timer     *time.Timer
+	closed    bool
 }
 
 // pause is how long a shard is left alone.
@@ -52,6 +55,13 @@ type flusher struct{ done chan error }
 // dryCalls are so many calls in a row that stored nothing before a stream that
 // throttles shows as trouble: a shard that throttles for a moment is no news.
 const dryCalls = 3
+
+// leastRecords is how few records a call to a throttling stream tries.
+const leastRecords = 16
+
+// loneRefusals is how often a record must have been refused alone to be given
+// up where nothing else is sent that could tell whether it is the stream.
+const loneRefusals = 3
 
 // kick makes the calls that can be made now.
 func (s *Sink) kick() {
@@ -273,36 +283,51 @@ func (s *Sink) answered(b *batch, results []result) {
 		}
 	}
 	s.giveBack(back)
-	s.progress(b.units(), results, len(stored) > 0)
+	s.progress(results)
 	s.confirm()
 }
 
 // pauseShards sets how long shards are left alone.
 func (s *Sink) pauseShards(stored, failed map[string]int) {
 	for shard := range stored {
-		if failed[shard] == 0 {
-			delete(s.pauses, shard)
+		if p := s.pauses[shard]; p != nil && failed[shard] == 0 {
+			p.n, p.until = 0, time.Time{}
 		}
 	}
+	now := time.Now()
 	for shard := range failed {
 		p := s.pauses[shard]
 		if p == nil {
 			p = &pause{}
 			s.pauses[shard] = p
 		}
-		if p.n++; stored[shard] > 0 {
+		if now.Before(p.until) {
+			continue // that call was made before the shard was known to throttle
+		}
+		if p.n++; stored[shard] > 0 || shard == "" && len(stored) > 0 {
 			p.n = 1
 		}
-		p.until = time.Now().Add(backoff(p.n, s.o.Tuning.PauseMin, s.o.Tuning.PauseMax))
+		p.until = now.Add(backoff(p.n, s.o.Tuning.PauseMin, s.o.Tuning.PauseMax))
 	}
 }
 
 // progress says what a call's answer means for the stream as a whole.
-func (s *Sink) progress(n int, results []result, some bool) {
+func (s *Sink) progress(results []result) {
 	s.failures = 0
-	if some {
+	stored, throttled := 0, false
+	for _, r := range results {
+		if r.stored {
+			stored++
+		}
+		throttled = throttled || reasons[r.code].class == lane.Throttled
+	}
+	s.most = min(2*max(s.most, len(results)), maxRecords)
+	if throttled { // send about what is taken, not all of it over and over
+		s.most = min(max(2*stored, leastRecords), maxRecords)
+	}
+	if stored > 0 {
 		s.dry = 0
-		s.most = min(max(s.most, n)*2, maxRecords)
+		s.successes++
 		s.convict()
 		s.well()
 		return
@@ -310,8 +335,7 @@ func (s *Sink) progress(n int, results []result, some bool) {
 	if s.dry++; s.dry < dryCalls {
 		return
 	}
-	e := resultError(s.o.Stream, results)
-	s.tell(e, s.pauses[results[0].shard].until)
+	s.tell(resultError(s.o.Stream, results), s.pauses[results[0].shard].until)
 }
 
 // convict has the suspects refused: the stream takes other records.
@@ -375,6 +399,11 @@ func (s *Sink) blame(b *batch, err error) bool {
 	if at >= 0 {
 		u = b.unit(at)
 	}
+	for _, r := range u {
+		if r.doubt == 0 {
+			r.doubt = s.successes + 1
+		}
+	}
 	switch {
 	case at < 0 && b.units() > 1: // one of these: look for it by halves
 		s.most = max(1, b.units()/2)
@@ -384,13 +413,18 @@ func (s *Sink) blame(b *batch, err error) bool {
 			r.alone = true
 		}
 		return true
-	case at >= 0:
+	case at >= 0 || s.successes >= u[0].doubt || s.successes > 0 && u[0].lone == loneRefusals-1:
 		u[0].bad = reason
 		return true
 	}
 	// It went alone and was refused, with no word about the record. It is at
 	// fault if the stream takes another one; until then it may be the stream.
 	s.suspects++
+	u[0].lone++
+	if s.short {
+		s.short = false
+		s.to.Room(s.stream)
+	}
 	u[0].suspect = reason
 	u[0].wait = &pause{until: time.Now().Add(4 * s.o.Tuning.RetryMax)}
 	return false

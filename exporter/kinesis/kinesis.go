@@ -49,7 +49,7 @@ type Tuning struct {
 	Linger time.Duration
 	// RetryMin and RetryMax bound the back-off after a failed call: 500 ms, 30 s.
 	RetryMin, RetryMax time.Duration
-	// PauseMin and PauseMax bound that of a shard that throttles: 100 ms, 5 s.
+	// PauseMin and PauseMax bound that of a shard that throttles: 100 ms, 1 s.
 	PauseMin, PauseMax time.Duration
 }
 
@@ -66,7 +66,7 @@ func (o Options) withDefaults() Options {
 	}{
 		{&o.Tuning.Linger, 100 * time.Millisecond},
 		{&o.Tuning.RetryMin, 500 * time.Millisecond}, {&o.Tuning.RetryMax, 30 * time.Second},
-		{&o.Tuning.PauseMin, 100 * time.Millisecond}, {&o.Tuning.PauseMax, 5 * time.Second},
+		{&o.Tuning.PauseMin, 100 * time.Millisecond}, {&o.Tuning.PauseMax, time.Second},
 	} {
 		if *d.at == 0 {
 			*d.at = d.is
@@ -170,7 +170,11 @@ func (s *Sink) reserve(n int) bool {
 	if s.closed {
 		return false
 	}
-	if s.buffered > 0 && s.buffered+n > s.o.Buffer {
+	room := s.o.Buffer
+	if s.suspects > 0 { // what proves the stream to be well must get in
+		room += 1 << 20
+	}
+	if s.buffered > 0 && s.buffered+n > room {
 		s.short = true
 		s.kick()
 		return false

@@ -111,7 +111,7 @@ func reasonOf(err error) reason {
 		return identityReason(none)
 	case errors.As(err, &api) && reasons[api.ErrorCode()].class != "":
 		return reasons[api.ErrorCode()]
-	case errors.As(err, &resp):
+	case errors.As(err, &resp) && resp.HTTPStatusCode() != 0: // 0: there was no answer
 		return statusReason(resp.HTTPStatusCode())
 	}
 	return networkReason(err)

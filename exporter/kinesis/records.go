@@ -33,8 +33,12 @@ type record struct {
 	wait *pause // it failed, and waits for this; nil: it does not wait
 	// bad is why it will never be taken; suspect is why it may be so.
 	bad, suspect string
-	alone        bool // not to be aggregated: the service refused what it was in
-	taken        bool // by a batch
+	// doubt is how many calls must have succeeded since it was first refused,
+	// with others, to call it bad when it is refused alone; 0: no doubt.
+	doubt uint64
+	lone  int  // how often it was refused alone
+	alone bool // not to be aggregated: the service refused what it was in
+	taken bool // by a batch
 }
 
 func (r *record) size() int { return len(r.line) + len(r.key) }
