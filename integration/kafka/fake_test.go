@@ -257,7 +257,7 @@ func TestTransactions(t *testing.T) {
 
 // A bit flipped on the wire reaches no sink, wherever in a fetch it flips.
 func TestFlippedBitsReachNoSink(t *testing.T) {
-	flips := &flipper{every: 6}
+	flips := &flipper{every: 3}
 	c := fake(t, kfake.SeedTopics(2, topic), kfake.ListenFn(flips.listen))
 	broker := c.ListenAddrs()[0]
 	p := client(t, broker, kgo.ProducerBatchCompression(kgo.NoCompression()))

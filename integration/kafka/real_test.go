@@ -1,7 +1,6 @@
 package kafka
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"net"
@@ -212,7 +211,7 @@ func TestAcceptRealKafkaAlone(t *testing.T) {
 	a.create(topic, 8)
 	said := harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "200", "--seed", "1",
 		"--to", "kafka://"+a.address()+"/"+topic)
-	t.Logf("generate: %s", strings.TrimSpace(bufio.NewScanner(strings.NewReader(said)).Text()+said))
+	t.Logf("generate: %s", strings.TrimSpace(said))
 	s := service(t, feed("mitigations", a.address(), topic, ""))
 	s.Tenants(200, "  - name: drops\n    dir: {path: \"{dir}/drops\"}\n    compression: none\n    deliver: {max_age: 2s}\n")
 	s.Up(30 * time.Second)
