@@ -8,7 +8,6 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -221,11 +220,6 @@ func (f *fakeStream) store(r wireRecord) wireResult {
 		f.have[string(scalar(u.data, member("event_id")))]++
 	}
 	return wireResult{SequenceNumber: fmt.Sprint(len(f.recs)), ShardId: s.id}
-}
-
-// server serves the stream as the service does.
-func (f *fakeStream) server() *httptest.Server {
-	return httptest.NewServer(f)
 }
 
 // ServeHTTP is http.Handler's.

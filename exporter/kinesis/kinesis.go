@@ -3,6 +3,7 @@ package kinesis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"syscall"
@@ -114,7 +115,7 @@ type result struct {
 // when there is something to send.
 func New(o Options, to Listener) (*lane.Stream, error) {
 	if o.Stream == "" {
-		return nil, fmt.Errorf("a kinesis sink needs a stream's name")
+		return nil, errors.New("the sink needs a stream's name")
 	}
 	if o.Ordered && o.Aggregate {
 		return nil, fmt.Errorf("stream %s: ordered and aggregate exclude each other", o.Stream)
