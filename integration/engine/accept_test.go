@@ -3,9 +3,7 @@ package engine
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,20 +11,6 @@ import (
 
 	"datasync/integration/harness"
 )
-
-// events is how many an acceptance run makes: a tenth of the full size unless
-// DATASYNC_EVENTS says otherwise.
-func events(t *testing.T) int {
-	text := os.Getenv("DATASYNC_EVENTS")
-	if text == "" {
-		return 100_000
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1000 {
-		t.Fatalf("DATASYNC_EVENTS=%q: a number from 1000 on", text)
-	}
-	return n
-}
 
 const tenantCount = 200
 
@@ -75,7 +59,7 @@ func (r *receiver) lines() harness.IDs {
 }
 
 func TestAcceptEverythingArrives(t *testing.T) {
-	n := events(t)
+	n := harness.Events(t)
 	s := harness.NewService(t, "")
 	rc := newReceiver(t, s.Dir)
 	s.Tenants(tenantCount, rc.in(sinks))
@@ -110,7 +94,7 @@ func check(t *testing.T, s *harness.Service, rc *receiver, l harness.Ledger, see
 }
 
 func TestAcceptEverythingArrivesAcrossKills(t *testing.T) {
-	n := events(t)
+	n := harness.Events(t)
 	s := harness.NewService(t, "")
 	rc := newReceiver(t, s.Dir)
 	s.Tenants(tenantCount, rc.in(sinks))
@@ -158,7 +142,7 @@ func TestAcceptTenThousandIdleTenants(t *testing.T) {
 // the other sinks go on meanwhile.
 func TestFaultReceiver(t *testing.T) {
 	away := 8 * time.Second
-	if n := events(t); n >= 1_000_000 {
+	if n := harness.Events(t); n >= 1_000_000 {
 		away = time.Minute
 	}
 	s := harness.NewService(t, "")

@@ -13,7 +13,7 @@ import (
 // tenants: events a second, processor time and peak memory of the service's
 // process alone (the receiver is another).
 func TestAcceptEachSinkAlone(t *testing.T) {
-	n := events(t)
+	n := harness.Events(t)
 	for _, c := range []struct{ name, sinks string }{
 		{"journal alone", "  []\n"},
 		{"NDJSON gzip", "  - name: s\n    dir: {path: \"{dir}/drops\"}\n    deliver: {max_age: 2s}\n"},

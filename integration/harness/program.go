@@ -164,6 +164,21 @@ func (w *tail) String() string {
 	return string(w.b)
 }
 
+// Events is how many an acceptance run makes: DATASYNC_EVENTS, else 100,000, a
+// tenth of the full size.
+func Events(t testing.TB) int {
+	t.Helper()
+	text := os.Getenv("DATASYNC_EVENTS")
+	if text == "" {
+		return 100_000
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1000 {
+		t.Fatalf("DATASYNC_EVENTS=%q: a number from 1000 on", text)
+	}
+	return n
+}
+
 // FreePort gives an address on loopback that was free a moment ago.
 func FreePort(t testing.TB) string {
 	t.Helper()

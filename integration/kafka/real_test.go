@@ -107,19 +107,6 @@ func (a *apache) create(name string, partitions int) {
 	}
 }
 
-// events is how many the acceptance run makes.
-func events(t *testing.T) int {
-	text := os.Getenv("DATASYNC_EVENTS")
-	if text == "" {
-		return 100_000
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1000 {
-		t.Fatalf("DATASYNC_EVENTS=%q: a number from 1000 on", text)
-	}
-	return n
-}
-
 const both = drops + `  - name: siem
     emitter: {address: "{receiver}", tls: {ca: "{ca}"}, rotate_every: 3s, retry_max: 2s}
 `
@@ -127,7 +114,7 @@ const both = drops + `  - name: siem
 // Kafka itself, 200 tenants, 8 partitions: everything arrives, once in drops,
 // across two SIGTERMs, a kill -9, and a broker that is killed while it is read.
 func TestAcceptRealKafka(t *testing.T) {
-	n := events(t)
+	n := harness.Events(t)
 	a := newApache(t)
 	a.create(topic, 8)
 	s := service(t, feed("mitigations", a.address(), topic, ""))
@@ -206,7 +193,7 @@ func TestRealKafkaTopicComesAndGrows(t *testing.T) {
 
 // Alone: what Kafka to a folder costs.
 func TestAcceptRealKafkaAlone(t *testing.T) {
-	n := events(t)
+	n := harness.Events(t)
 	a := newApache(t)
 	a.create(topic, 8)
 	said := harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "200", "--seed", "1",

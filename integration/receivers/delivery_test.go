@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,18 +11,8 @@ import (
 	"datasync/integration/harness"
 )
 
-// events is how many a run makes: DATASYNC_EVENTS, but not more than 100,000.
-func events(t *testing.T) int {
-	text := os.Getenv("DATASYNC_EVENTS")
-	if text == "" {
-		return 20_000
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1000 {
-		t.Fatalf("DATASYNC_EVENTS=%q: a number from 1000 on", text)
-	}
-	return min(n, 100_000)
-}
+// events is how many a run makes: a tenth of the acceptance's, for each of ten doors.
+func events(t *testing.T) int { return min(max(harness.Events(t)/5, 20_000), 100_000) }
 
 // drops is a sink beside the emitters: what they should have sent.
 const drops = `  - name: drops

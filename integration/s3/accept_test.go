@@ -2,28 +2,13 @@ package s3
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"datasync/integration/harness"
 )
-
-// events is how many an acceptance run makes.
-func events(t *testing.T) int {
-	text := os.Getenv("DATASYNC_EVENTS")
-	if text == "" {
-		return 100_000
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1000 {
-		t.Fatalf("DATASYNC_EVENTS=%q: a number from 1000 on", text)
-	}
-	return n
-}
 
 // sinks are those of every tenant: NDJSON gzip by size, Parquet by a schedule.
 func (g *gateway) sinks() string {
@@ -38,7 +23,7 @@ func (g *gateway) sinks() string {
 }
 
 func TestAcceptS3EverythingArrives(t *testing.T) {
-	n := events(t)
+	n := harness.Events(t)
 	credentials(t)
 	g := newGateway(t, "lake")
 	g.up()
@@ -150,7 +135,7 @@ func TestS3Multipart(t *testing.T) {
 // TestAcceptEachS3SinkAlone measures file → journal → one kind of S3 sink, for
 // 200 tenants, the service's process alone.
 func TestAcceptEachS3SinkAlone(t *testing.T) {
-	n := events(t)
+	n := harness.Events(t)
 	credentials(t)
 	for _, c := range []struct{ name, settings string }{{"NDJSON gzip", ""}, {"Parquet zstd", "    format: parquet\n"}} {
 		t.Run(c.name, func(t *testing.T) {
