@@ -19,9 +19,9 @@ var name = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 func ValidName(s string) bool { return len(s) <= 63 && name.MatchString(s) }
 
 // Sequence numbers the events of a shard, rising. For Kafka it is the record's
-// offset << SequenceBits | the event's index within the record, so that
-// reading a partition again gives the same numbers; for other feeds it counts
-// from 1. 0 is before every event.
+// offset << SequenceBits | the event's number within the record, from 1, so
+// that reading a partition again gives the same numbers; for other feeds it
+// counts from 1. 0 is before every event.
 type Sequence uint64
 
 // SequenceBits is how many low bits of a Kafka sequence hold the index of the
