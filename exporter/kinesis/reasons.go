@@ -93,11 +93,25 @@ func classify(stream string, err error) *lane.Error {
 	}
 	r := reasonOf(err)
 	e := &lane.Error{Verdict: lane.Away, Class: r.class, Park: r.park, Hint: r.hint,
-		Err: fmt.Errorf("put records into Kinesis stream %s: %w", stream, err)}
+		Err: fmt.Errorf("put records into Kinesis stream %s: %w", stream, brief(err))}
 	if r.class == lane.Throttled {
 		e.Verdict = lane.Wait
 	}
 	return e
+}
+
+// brief leaves out what the SDK puts before an answer of the service.
+func brief(err error) error {
+	var api smithy.APIError
+	var none *noCredentials
+	if !errors.As(err, &api) || errors.As(err, &none) {
+		return err
+	}
+	var id interface{ ServiceRequestID() string }
+	if errors.As(err, &id) && id.ServiceRequestID() != "" {
+		return fmt.Errorf("%s: %s (request %s)", api.ErrorCode(), api.ErrorMessage(), id.ServiceRequestID())
+	}
+	return fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage())
 }
 
 func reasonOf(err error) reason {

@@ -156,6 +156,9 @@ func (l *loader) sink(id feeds.TenantID, v *conf.Value) *Sink {
 	}
 	stream := v.Given("emitter") || v.Given("kinesis")
 	l.output(s, v, stream)
+	if o := v.Obj("kinesis"); s.Kinesis != nil && o.Given("partition_key") && v.Has("fields") && !slices.Contains(s.Output.Fields, s.Kinesis.PartitionKey) {
+		l.tell(o.At("partition_key"), "partition_key %s is not among fields, so no record would have it; add it to fields", s.Kinesis.PartitionKey)
+	}
 	if stream && v.Given("deliver") {
 		l.tell(v.KeyAt("deliver"), "deliver is for drops (s3, dir); this sink sends events as they come, so remove it")
 	}
