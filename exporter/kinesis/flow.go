@@ -1,6 +1,7 @@
 package kinesis
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -186,21 +187,23 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// giveBack puts records back into pending, at their places.
+// giveBack puts records, which it sorts, back into pending at their places.
 func (s *Sink) giveBack(recs []*record) {
-	if len(recs) == 0 {
-		return
-	}
 	for _, r := range recs {
 		r.taken = false
 	}
+	slices.SortFunc(recs, func(a, b *record) int { return cmp.Compare(a.no, b.no) })
+	i, j := len(s.pending)-1, len(recs)-1
 	s.pending = append(s.pending, recs...)
-	slices.SortFunc(s.pending, func(a, b *record) int {
-		if a.no < b.no {
-			return -1
+	for k := len(s.pending) - 1; j >= 0; k-- { // merge from the end: most go to the front
+		if i >= 0 && s.pending[i].no > recs[j].no {
+			s.pending[k] = s.pending[i]
+			i--
+		} else {
+			s.pending[k] = recs[j]
+			j--
 		}
-		return 1
-	})
+	}
 }
 
 // send makes a call and takes in what came of it.
@@ -226,7 +229,7 @@ func (s *Sink) send(b *batch) {
 	}
 	switch {
 	case err != nil:
-		s.giveBack(b.recs)
+		s.giveBack(slices.Clone(b.recs))
 		s.failed(b, err)
 	case b.refuse:
 		for _, r := range b.recs {
@@ -246,7 +249,8 @@ func (s *Sink) send(b *batch) {
 // refuse puts what will never be taken into the quarantine.
 func (s *Sink) refuse(b *batch) error {
 	for _, r := range b.recs {
-		if err := s.to.Refuse(s.ctx, r.seg.Segment, r.bad, r.line); err != nil {
+		seg := lane.Segment{Lane: r.seg.Lane, From: r.seg.From, To: r.seg.To} // its counts may be changing
+		if err := s.to.Refuse(s.ctx, seg, r.bad, r.line); err != nil {
 			return &lane.Error{Verdict: lane.Wait, Class: lane.Full, Err: err, Hint: "the event stays queued until the quarantine takes it"}
 		}
 	}

@@ -130,7 +130,7 @@ func TestThrottledShards(t *testing.T) {
 		failing float64
 		within  time.Duration
 	}{
-		{"plain", 40_000, 1000, 0, 15 * time.Second}, // 9 s at the best
+		{"plain", 20_000, 1000, 0, 8 * time.Second}, // 4 s at the best
 		{"plain", 10_000, 1000, 0.5, time.Hour},
 		{"ordered", 5_000, 1000, 0.5, time.Hour},
 		{"aggregate", 5_000, 10, 0.5, time.Hour},
