@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// Certs names the PEM files of a throwaway authority and of a receiver at 127.0.0.1.
+// Certs names the PEM files of a throwaway authority and of a receiver at
+// 127.0.0.1, with which a client may show itself as well.
 type Certs struct{ CA, Cert, Key string }
 
 // NewCerts makes certificates for a day.
@@ -26,7 +27,7 @@ func NewCerts(t testing.TB) Certs {
 	caKey, ca := sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "integration CA"}, IsCA: true,
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
 	key, leaf := sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "receiver"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, ca, caKey)
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}, ca, caKey)
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
