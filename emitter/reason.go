@@ -79,7 +79,7 @@ func classify(doing, address string, err error, certAsked, haveCert bool) *Error
 		e.Class, e.Hint = TLSVerify, "the receiver does not speak TLS on this port"
 	case isAlert(err):
 		e.Class, e.Hint = alertClass(err, certAsked, haveCert)
-	case isReset(err) && doing == doProbe && certAsked:
+	case isReset(err) && certAsked && (doing == doProbe || doing == doHandshake):
 		e.Class, e.Hint = TLSClientCert, silentHint(haveCert)
 	case errors.Is(err, errNoAnswer):
 		e.Class, e.Hint = Timeout, "drain cannot confirm what this receiver reads; it needs confirm: window"
@@ -132,8 +132,9 @@ func alertClass(err error, certAsked, haveCert bool) (Class, string) {
 	return TLSVerify, "the receiver refused the handshake: compare TLS versions and ciphers (tls.min_version)"
 }
 
-// silentHint is for a peer that ends the connection after the handshake instead
-// of saying by an alert what it has against the certificate, as GnuTLS receivers do.
+// silentHint is for a peer that ends the connection once it has seen the certificate
+// instead of saying by an alert what it has against it, as GnuTLS receivers do. With
+// TLS 1.2 its reset may overtake the end of the handshake (RFC 5246, section 7.3).
 func silentHint(haveCert bool) string {
 	if !haveCert {
 		return "the receiver asked for a client certificate and then ended the connection: set tls.cert and tls.key"

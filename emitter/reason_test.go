@@ -172,15 +172,27 @@ func TestRefusedSessions(t *testing.T) {
 	}
 }
 
-// silent is a receiver that ends every connection after the handshake, as
-// rsyslog's GnuTLS driver does with certificates that it refuses.
-func silent(t *testing.T, set emittertest.CertSet) string {
+// silent is a receiver that resets every connection after the handshake, as
+// rsyslog's GnuTLS driver does with certificates that it refuses; with overtaken
+// the reset comes before the end of a TLS 1.2 handshake.
+func silent(t *testing.T, set emittertest.CertSet, overtaken bool) string {
 	t.Helper()
 	cfg, err := set.Server(true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg.ClientAuth = tls.RequestClientCert
+	if overtaken {
+		cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			own := cfg.Clone()
+			own.MaxVersion = tls.VersionTLS12
+			own.VerifyConnection = func(tls.ConnectionState) error {
+				_ = hello.Conn.(*net.TCPConn).SetLinger(0) // the client may be gone
+				return hello.Conn.Close()
+			}
+			return own, nil
+		}
+	}
 	l, err := tls.Listen("tcp", "127.0.0.1:0", cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -208,19 +220,21 @@ func silent(t *testing.T, set emittertest.CertSet) string {
 // at the latest after the second broken connection, whatever was learned before.
 func TestSilentRefusal(t *testing.T) {
 	for name, c := range map[string]struct {
-		cert    bool
-		learned emitter.Answer
-		hint    string
+		cert, overtaken bool
+		learned         emitter.Answer
+		hint            string
 	}{
 		"none":                  {hint: "set tls.cert"},
+		"none, 1.2":             {overtaken: true, hint: "set tls.cert"},
 		"refused":               {cert: true, hint: "issuer"},
+		"refused, 1.2":          {cert: true, overtaken: true, hint: "issuer"},
 		"refused after a while": {cert: true, learned: emitter.AnswerFIN, hint: "issuer"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := emittertest.New(t, emittertest.Options{})
 			o := quick(r)
 			set := r.Certs()
-			o.Addresses = []string{silent(t, set)}
+			o.Addresses = []string{silent(t, set, c.overtaken)}
 			if c.cert {
 				o.TLS.Cert, o.TLS.Key = set.ClientCert, set.ClientKey
 			}
