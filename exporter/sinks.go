@@ -18,6 +18,7 @@ import (
 // makeSink builds a sink from its settings: the one place that knows all kinds.
 func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, error) {
 	sink := &lane.Sink{Settings: set}
+	buffer := s.streamBuffer()
 	switch {
 	case set.Dir != nil:
 		sink.Drops = dir.New(set.Dir.Path, s.store.ID())
@@ -25,7 +26,7 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 		bucket := s3.New(set.S3, s.buckets)
 		sink.Drops, sink.Prefix = bucket, bucket.Prefix()
 	case set.Emitter != nil:
-		stream, err := s.makeStream(set, peers)
+		stream, err := s.makeStream(set, peers, buffer)
 		if err != nil {
 			return nil, err
 		}
@@ -38,7 +39,7 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 		stream, err := kinesis.New(kinesis.Options{
 			Stream: k.Stream, Region: k.AWS.Region, Endpoint: k.AWS.Endpoint, RoleARN: k.AWS.RoleARN, ExternalID: k.AWS.ExternalID,
 			PartitionKey: k.PartitionKey, Ordered: k.Ordered, Aggregate: k.Aggregate,
-			Control: newEgress(s.cfg.Egress).control, Buffer: s.streamBuffer(),
+			Control: newEgress(s.cfg.Egress).control, Buffer: buffer,
 		}, s.runner)
 		if err != nil {
 			return nil, fmt.Errorf("sink %s/%s: %w", set.Tenant, set.Name, err)
@@ -47,10 +48,13 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 	default:
 		return nil, fmt.Errorf("sink %s/%s: its kind is not in this build", set.Tenant, set.Name)
 	}
+	if sink.Stream != nil {
+		sink.Stream.Chunk = buffer / 3
+	}
 	return sink, nil
 }
 
-func (s *Service) makeStream(set *tenants.Sink, peers state.Peers) (*lane.Stream, error) {
+func (s *Service) makeStream(set *tenants.Sink, peers state.Peers, buffer int) (*lane.Stream, error) {
 	e := set.Emitter
 	key := state.Key{Tenant: set.Tenant, Sink: set.Name}
 	learned := state.Peers{}
@@ -63,7 +67,7 @@ func (s *Service) makeStream(set *tenants.Sink, peers state.Peers) (*lane.Stream
 			TLS: emitter.TLS{CA: e.TLS.CA, Cert: e.TLS.Cert, Key: e.TLS.Key,
 				ServerName: e.TLS.ServerName, MinVersion: e.TLS.MinVersion},
 			RotateEvery: e.RotateEvery, RotateBytes: e.RotateBytes, RetryMax: e.RetryMax,
-			Control: newEgress(s.cfg.Egress).control, Buffer: s.streamBuffer(),
+			Control: newEgress(s.cfg.Egress).control, Buffer: buffer,
 		},
 		Known: peers,
 		Learned: func(address, answer string) { // from one goroutine, the client's

@@ -126,7 +126,12 @@ type StreamSink interface {
 
 // Stream is a StreamSink and the lanes that share it. Guarded by the Runner's mutex.
 type Stream struct {
-	Sink  StreamSink
+	Sink StreamSink
+	// Chunk is how many bytes of events a lane reads for one offer (one event at
+	// least); 0 is 256 KiB. With a third of the sink's buffer, an offer finds room
+	// whenever Runner.Room was called, framed lines too, and no sink holds more
+	// than its buffer.
+	Chunk int
 	lanes []*Lane
 	epoch uint64
 	// trouble is what the connection suffers from now; new lanes share it.

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// streamChunk is how much a stream lane reads and offers at once.
+	// streamChunk is how much a stream lane reads and offers at most at once.
 	streamChunk = 256 << 10
 	// streamTurn is how many chunks a lane offers before others have their turn.
 	streamTurn = 8
@@ -44,8 +44,12 @@ func (e *env) stepStream(ctx context.Context, l *Lane, sent journal.Position, o 
 	c := e.pools.chunk()
 	defer e.pools.putChunk(c)
 	var frame []byte
+	size := streamChunk
+	if n := l.sink.Stream.Chunk; n > 0 {
+		size = min(size, n)
+	}
 	for range streamTurn {
-		if err := l.shard.Journal.Read(l.tenant, r.sent, journal.ReadOptions{MaxBytes: streamChunk}, c); err != nil {
+		if err := l.shard.Journal.Read(l.tenant, r.sent, journal.ReadOptions{MaxBytes: size}, c); err != nil {
 			r.err = fmt.Errorf("read %s of shard %s: %w", l.Key, l.shard.Name, err)
 			return r
 		}

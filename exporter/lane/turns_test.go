@@ -122,9 +122,13 @@ func TestABacklogKeepsNobodyFromItsTurn(t *testing.T) {
 }
 
 // taking is a StreamSink that takes all.
-type taking struct{ offers int }
+type taking struct{ offers, largest int }
 
-func (s *taking) Offer([]byte, Segment) bool  { s.offers++; return true }
+func (s *taking) Offer(lines []byte, _ Segment) bool {
+	s.offers++
+	s.largest = max(s.largest, len(lines))
+	return true
+}
 func (s *taking) Restore(Segment) bool        { return true }
 func (s *taking) Flush(context.Context) error { return nil }
 func (s *taking) Close() error                { return nil }
@@ -145,6 +149,26 @@ func TestATurnOfAStreamIsBounded(t *testing.T) {
 	r.byHand()
 	if to.offers != streamTurn {
 		t.Errorf("%d chunks in a turn", to.offers)
+	}
+	if to.largest > streamChunk || to.largest < streamChunk/2 {
+		t.Errorf("%d bytes in an offer", to.largest)
+	}
+}
+
+// TestAnOfferIsNoLargerThanTheSinkWants: hundreds of streams share the memory.
+func TestAnOfferIsNoLargerThanTheSinkWants(t *testing.T) {
+	r := newRig(t)
+	to := &taking{}
+	sink := streamSink("acme", to)
+	sink.Stream.Chunk = 10_000
+	k := r.begin(sink)
+	for range 12 {
+		r.append("acme", 2500)
+	}
+	r.until(k, "backlog", func(v View) bool { return v.End.Events == 30_000 })
+	r.byHand()
+	if to.offers != streamTurn || to.largest > 10_000 || to.largest < 5_000 {
+		t.Errorf("%d offers of up to %d bytes", to.offers, to.largest)
 	}
 }
 
