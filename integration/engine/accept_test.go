@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"datasync/integration/harness"
+	"datasync/integration/servers"
 )
 
 const tenantCount = 200
@@ -30,13 +31,13 @@ const sinks = `  - name: drops
 type receiver struct {
 	t     *testing.T
 	addr  string
-	certs harness.Certs
+	certs servers.Certs
 	out   string
 	*harness.Process
 }
 
 func newReceiver(t *testing.T, dir string) *receiver {
-	r := &receiver{t: t, addr: harness.FreePort(t), certs: harness.NewCerts(t), out: filepath.Join(dir, "receiver.jsonl")}
+	r := &receiver{t: t, addr: harness.FreePort(t), certs: servers.NewCerts(t), out: filepath.Join(dir, "receiver.jsonl")}
 	r.up()
 	return r
 }

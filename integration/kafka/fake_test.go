@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"datasync/integration/harness"
+	"datasync/integration/servers"
 )
 
 func gunzip(t *testing.T, r io.Reader) io.Reader {
@@ -104,7 +105,7 @@ func TestGoesOnAfterStopAndKill(t *testing.T) {
 // TLS with a wrong authority and a login that the broker does not know yet:
 // each is told once with a hint, and over without a restart once mended.
 func TestTLSAndLogins(t *testing.T) {
-	certs, other := harness.NewCerts(t), harness.NewCerts(t)
+	certs, other := servers.NewCerts(t), servers.NewCerts(t)
 	pair, err := tls.LoadX509KeyPair(certs.Cert, certs.Key)
 	if err != nil {
 		t.Fatal(err)

@@ -3,109 +3,16 @@ package kafka
 import (
 	"context"
 	"fmt"
-	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"datasync/integration/harness"
+	"datasync/integration/servers"
 )
-
-// apache is Apache Kafka itself, one node, started and ended as a test likes.
-type apache struct {
-	t    *testing.T
-	dir  string
-	port int
-	cmd  *exec.Cmd
-	done chan struct{}
-}
-
-func newApache(t *testing.T) *apache {
-	t.Helper()
-	a := &apache{t: t, dir: t.TempDir(), port: twoPorts(t)}
-	a.up()
-	t.Cleanup(func() { a.end(syscall.SIGKILL) })
-	return a
-}
-
-func (a *apache) address() string { return fmt.Sprintf("127.0.0.1:%d", a.port) }
-
-// twoPorts finds two free ports that follow each other.
-func twoPorts(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		_, text, _ := net.SplitHostPort(harness.FreePort(t))
-		port, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1)); err == nil {
-			_ = l.Close() // only looked
-			return port
-		}
-	}
-	t.Fatal("no two free ports in a row")
-	return 0
-}
-
-// up starts the broker and waits until it answers.
-func (a *apache) up() {
-	a.t.Helper()
-	log, err := os.OpenFile(filepath.Join(a.dir, "kafka.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	defer log.Close()
-	a.cmd = exec.Command("bash", "../testbed/kafka.sh", "run", a.dir, strconv.Itoa(a.port))
-	a.cmd.Stdout, a.cmd.Stderr = log, log
-	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := a.cmd.Start(); err != nil {
-		a.t.Fatal(err)
-	}
-	a.done = make(chan struct{})
-	go func() { _ = a.cmd.Wait(); close(a.done) }()
-	c := client(a.t, a.address())
-	harness.Until(a.t, 2*time.Minute, "Kafka (task brokers installs it)", func() bool {
-		select {
-		case <-a.done:
-			a.t.Fatalf("Kafka ended:\n%s", a.log())
-		default:
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		return c.Ping(ctx) == nil
-	})
-}
-
-// end sends a signal and waits for the end.
-func (a *apache) end(s syscall.Signal) {
-	_ = a.cmd.Process.Signal(s) // gone already, at the worst
-	<-a.done
-}
-
-func (a *apache) log() string {
-	raw, _ := os.ReadFile(filepath.Join(a.dir, "kafka.log"))
-	return string(raw[max(0, len(raw)-4000):])
-}
-
-// create makes a topic.
-func (a *apache) create(name string, partitions int) {
-	a.t.Helper()
-	r, err := kadm.NewClient(client(a.t, a.address())).CreateTopic(context.Background(), int32(partitions), 1, nil, name)
-	if err == nil {
-		err = r.Err
-	}
-	if err != nil {
-		a.t.Fatalf("create topic %s: %v", name, err)
-	}
-}
 
 const both = drops + `  - name: siem
     emitter: {address: "{receiver}", tls: {ca: "{ca}"}, rotate_every: 3s, retry_max: 2s}
@@ -115,16 +22,16 @@ const both = drops + `  - name: siem
 // across two SIGTERMs, a kill -9, and a broker that is killed while it is read.
 func TestAcceptRealKafka(t *testing.T) {
 	n := harness.Events(t)
-	a := newApache(t)
-	a.create(topic, 8)
-	s := service(t, feed("mitigations", a.address(), topic, ""))
-	certs, receiver := harness.NewCerts(t), harness.FreePort(t)
+	k := servers.NewKafka(t)
+	k.Topic(topic, 8)
+	s := service(t, feed("mitigations", k.Addr, topic, ""))
+	certs, receiver := servers.NewCerts(t), harness.FreePort(t)
 	out := filepath.Join(s.Dir, "receiver.jsonl")
 	rc := harness.Start(t, "datasync receive", "receive", "--listen", receiver, "--cert", certs.Cert, "--key", certs.Key, "--out", out)
 	s.Tenants(200, strings.NewReplacer("{receiver}", receiver, "{ca}", certs.CA).Replace(both))
 	s.Up(30 * time.Second)
 	gen := harness.Start(t, "datasync generate", "generate", "--rate", fmt.Sprint(n/20), "--count", fmt.Sprint(n), "--tenants", "200",
-		"--seed", "1", "--to", "kafka://"+a.address()+"/"+topic+"?compression=zstd")
+		"--seed", "1", "--to", "kafka://"+k.Addr+"/"+topic+"?compression=zstd")
 	harness.Pause(5 * time.Second)
 	s.End(false) // SIGTERM
 	s.Up(30 * time.Second)
@@ -139,10 +46,10 @@ func TestAcceptRealKafka(t *testing.T) {
 	s.Up(30 * time.Second)
 	was := read(s)
 	harness.Until(t, time.Minute, "reading", func() bool { return read(s) > was })
-	a.end(syscall.SIGKILL) // in the middle of it, where the machine is not too fast
+	k.Kill() // in the middle of it, where the machine is not too fast
 	at := read(s)
 	says(t, s, time.Minute, "nothing listens there: check that the broker runs")
-	a.up()
+	k.Up()
 	l := s.Delivered(int64(n), 5*time.Minute)
 	says(t, s, time.Minute, "all is well again")
 	s.End(false)
@@ -164,13 +71,13 @@ func TestAcceptRealKafka(t *testing.T) {
 // The topic comes after the feed, and gets more partitions later: both are
 // found without a restart.
 func TestRealKafkaTopicComesAndGrows(t *testing.T) {
-	a := newApache(t)
-	s := service(t, feed("mitigations", a.address(), topic, ""))
+	k := servers.NewKafka(t)
+	s := service(t, feed("mitigations", k.Addr, topic, ""))
 	s.Tenants(20, drops)
 	s.Up(30 * time.Second)
 	says(t, s, time.Minute, "create the topic")
-	a.create(topic, 1)
-	p := client(t, a.address())
+	k.Topic(topic, 1)
+	p := client(t, k.Addr)
 	in := lines(t, 1, 4000, 20)
 	produce(t, p, topic, in[:2000])
 	s.Delivered(2000, time.Minute)
@@ -178,7 +85,7 @@ func TestRealKafkaTopicComesAndGrows(t *testing.T) {
 		t.Fatal(err)
 	}
 	says(t, s, time.Minute, "all is well again")
-	p2 := client(t, a.address()) // with fresh metadata
+	p2 := client(t, k.Addr) // with fresh metadata
 	produce(t, p2, topic, in[2000:])
 	s.Delivered(4000, time.Minute)
 	s.End(false)
@@ -194,12 +101,12 @@ func TestRealKafkaTopicComesAndGrows(t *testing.T) {
 // Alone: what Kafka to a folder costs.
 func TestAcceptRealKafkaAlone(t *testing.T) {
 	n := harness.Events(t)
-	a := newApache(t)
-	a.create(topic, 8)
+	k := servers.NewKafka(t)
+	k.Topic(topic, 8)
 	said := harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "200", "--seed", "1",
-		"--to", "kafka://"+a.address()+"/"+topic)
+		"--to", "kafka://"+k.Addr+"/"+topic)
 	t.Logf("generate: %s", strings.TrimSpace(said))
-	s := service(t, feed("mitigations", a.address(), topic, ""))
+	s := service(t, feed("mitigations", k.Addr, topic, ""))
 	s.Tenants(200, "  - name: drops\n    dir: {path: \"{dir}/drops\"}\n    compression: none\n    deliver: {max_age: 2s}\n")
 	s.Up(30 * time.Second)
 	began := time.Now()

@@ -7,19 +7,13 @@ import (
 	"time"
 
 	"datasync/integration/harness"
+	"datasync/integration/servers"
 )
 
 const (
 	tenants = 4
 	shards  = 3
 )
-
-// keys lets the service sign; kinesalite asks for a signature and checks none.
-func keys(t *testing.T) {
-	t.Setenv("AWS_ACCESS_KEY_ID", "writer")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
-	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
-}
 
 func TestPlainAndAggregatedArriveWhole(t *testing.T) { arriveWhole(t, 20_000) }
 
@@ -28,17 +22,17 @@ func TestPlainAndAggregatedArriveWhole(t *testing.T) { arriveWhole(t, 20_000) }
 func TestAcceptKinesis(t *testing.T) { arriveWhole(t, max(harness.Events(t)/5, 100_000)) }
 
 func arriveWhole(t *testing.T, count int) {
-	keys(t)
-	k := newServer(t)
+	servers.Credentials(t)
+	k := servers.NewKinesalite(t)
 	s := harness.NewService(t, "")
 	s.Tenants(tenants, fmt.Sprintf(`  - name: plain
-    kinesis: {stream: "{tenant}-plain", region: eu-west-1, endpoint: "http://%[1]s", partition_key: client_ip}
+    kinesis: {stream: "{tenant}-plain", region: eu-west-1, endpoint: %[1]q, partition_key: client_ip}
   - name: packed
-    kinesis: {stream: "{tenant}-packed", region: eu-west-1, endpoint: "http://%[1]s", partition_key: client_ip, aggregate: true}
-`, k.addr))
+    kinesis: {stream: "{tenant}-packed", region: eu-west-1, endpoint: %[1]q, partition_key: client_ip, aggregate: true}
+`, k.URL()))
 	for i := 1; i <= tenants; i++ {
-		k.create(tenantOf(i)+"-plain", shards)
-		k.create(tenantOf(i)+"-packed", shards)
+		k.Stream(tenantOf(i)+"-plain", shards)
+		k.Stream(tenantOf(i)+"-packed", shards)
 	}
 	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(count), "--tenants", fmt.Sprint(tenants),
 		"--seed", "7", "--to", filepath.Join(s.Dir, "in", "a.ndjson"))
@@ -51,10 +45,10 @@ func arriveWhole(t *testing.T, count int) {
 	var plain, packed []harness.IDs
 	nPlain, nPacked := 0, 0
 	for i := 1; i <= tenants; i++ {
-		rs := k.read(tenantOf(i) + "-plain")
+		rs := read(k, tenantOf(i)+"-plain")
 		nPlain += len(rs)
 		plain = append(plain, ids(t, events(t, rs)))
-		rs = k.read(tenantOf(i) + "-packed")
+		rs = read(k, tenantOf(i)+"-packed")
 		nPacked += len(rs)
 		packed = append(packed, ids(t, events(t, rs)))
 	}

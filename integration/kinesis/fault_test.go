@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"datasync/integration/harness"
+	"datasync/integration/servers"
 )
 
 // laneState asks for the state and the reason of a sink's lanes.
@@ -28,12 +29,12 @@ func laneState(s *harness.Service, tenant, sink string) (state, class, message s
 // service is killed three times on the way. Nothing is missing.
 func TestFaultKilledAndTheStreamMissing(t *testing.T) {
 	const count = 20_000
-	keys(t)
-	k := newServer(t)
+	servers.Credentials(t)
+	k := servers.NewKinesalite(t)
 	s := harness.NewService(t, "")
 	s.Tenants(1, fmt.Sprintf(`  - name: stream
-    kinesis: {stream: "late", region: eu-west-1, endpoint: "http://%s", partition_key: client_ip}
-`, k.addr))
+    kinesis: {stream: "late", region: eu-west-1, endpoint: %q, partition_key: client_ip}
+`, k.URL()))
 	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(count), "--tenants", "1",
 		"--seed", "3", "--to", filepath.Join(s.Dir, "in", "a.ndjson"))
 	s.Up(30 * time.Second)
@@ -46,7 +47,7 @@ func TestFaultKilledAndTheStreamMissing(t *testing.T) {
 		t.Errorf("reason %s: %s", class, message)
 	}
 	t.Logf("%s, %s: %s", state, class, message)
-	k.create("late", 2)
+	k.Stream("late", 2)
 	for range 3 {
 		harness.Until(t, 90*time.Second, "delivery", func() bool {
 			state, _, _ = laneState(s, "t0001", "stream")
@@ -58,6 +59,6 @@ func TestFaultKilledAndTheStreamMissing(t *testing.T) {
 	}
 	s.Delivered(count, 2*time.Minute)
 	s.End(false)
-	repeats := ids(t, events(t, k.read("late"))).Want(t, "late", 3, count, false)
+	repeats := ids(t, events(t, read(k, "late"))).Want(t, "late", 3, count, false)
 	t.Logf("%d events came again", repeats)
 }

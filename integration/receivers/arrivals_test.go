@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"datasync/integration/harness"
+	"datasync/integration/servers"
 )
 
 // What every canonical event begins with, and what its id stands behind.
@@ -55,19 +56,28 @@ func sent(t *testing.T, s *harness.Service) map[string]string {
 	return events
 }
 
+// confirm is what an emitter learns of a door: rsyslog's GnuTLS driver alone
+// ends its side without close_notify.
+func confirm(d *servers.Door) string {
+	if d.GnuTLS {
+		return "weak"
+	}
+	return "drain"
+}
+
 // arrived counts a door's ids and holds its lines to those sent, byte for byte.
 // torn is how many lines a killed receiver left half written: whatever was on
 // them must be there again.
-func (d *door) arrived(t *testing.T, sent map[string]string) (ids harness.IDs, torn int) {
+func arrived(t *testing.T, d *servers.Door, sent map[string]string) (ids harness.IDs, torn int) {
 	t.Helper()
 	ids = harness.IDs{}
 	example := ""
-	eachEvent(t, d.out, func(id string, before, event []byte) {
+	eachEvent(t, d.Out, func(id string, before, event []byte) {
 		switch header := strings.Count(string(before), "|"); {
 		case sent[id] != string(event):
 			torn++
 			example = fmt.Sprintf("%.80q…%q", event, event[max(len(event)-40, 0):])
-		case bytes.Contains(before, []byte(head)), d.octet && header != 3 && header != 4, !d.octet && len(before) > 0:
+		case bytes.Contains(before, []byte(head)), d.Octet && header != 3 && header != 4, !d.Octet && len(before) > 0:
 			torn++
 			example = fmt.Sprintf("before it %.200q", before)
 			ids[id]++
@@ -76,7 +86,7 @@ func (d *door) arrived(t *testing.T, sent map[string]string) (ids harness.IDs, t
 		}
 	})
 	if torn > 0 {
-		t.Logf("%s: %d lines are not whole, such as %s", d.name, torn, example)
+		t.Logf("%s: %d lines are not whole, such as %s", d.Name, torn, example)
 	}
 	return ids, torn
 }

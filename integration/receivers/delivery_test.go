@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"datasync/integration/harness"
+	"datasync/integration/servers"
 )
 
 // events is how many a run makes: a tenth of the acceptance's, for each of ten doors.
@@ -22,17 +23,17 @@ const drops = `  - name: drops
 `
 
 // emitterTo is a sink named as its door, with the client's side of mutual TLS.
-func emitterTo(d *door, tls string) string {
+func emitterTo(d *servers.Door, tls string) string {
 	return fmt.Sprintf("  - name: %s\n    emitter: {address: %q, framing: %s, tls: {%s}, rotate_every: 2s, retry_max: 2s}\n",
-		d.name, d.addr, d.framing(), tls)
+		d.Name, d.Addr, d.Framing(), tls)
 }
 
-func mutual(ca string, own pair) string {
-	return fmt.Sprintf("ca: %q, cert: %q, key: %q, server_name: %s", ca, own.cert, own.key, serverName)
+func mutual(ca string, own servers.Certs) string {
+	return fmt.Sprintf("ca: %q, cert: %q, key: %q, server_name: %s", ca, own.Cert, own.Key, servers.ServerName)
 }
 
 // everyWay is both framings by both versions of TLS.
-var everyWay = []door{{}, {octet: true}, {tls12: true}, {octet: true, tls12: true}}
+var everyWay = []servers.Door{{}, {Octet: true}, {TLS12: true}, {Octet: true, TLS12: true}}
 
 // withLong adds events of the length to a file of generated ones, under ids that follow theirs.
 func withLong(t *testing.T, path string, n, more, length int) {
@@ -56,16 +57,16 @@ func withLong(t *testing.T, path string, n, more, length int) {
 // byte, and once.
 func TestEverythingArrives(t *testing.T) {
 	n, long := events(t), 20
-	a := newAuthority(t, "test CA")
-	client := a.client(time.Hour)
-	servers := []*server{
-		rsyslog(t, a.ca(), a.server(time.Hour), append(everyWay, door{gnu: true}, door{gnu: true, octet: true, tls12: true})...),
-		syslogNG(t, a.ca(), a.server(time.Hour), everyWay...),
+	a := servers.NewAuthority(t, "test CA")
+	client := a.Client("client", time.Hour)
+	made := []*servers.Receiver{
+		servers.NewRsyslog(t, a.Server(time.Hour), append(everyWay, servers.Door{GnuTLS: true}, servers.Door{GnuTLS: true, Octet: true, TLS12: true})...),
+		servers.NewSyslogNG(t, a.Server(time.Hour), everyWay...),
 	}
 	sinks := drops
-	for _, v := range servers {
-		for _, d := range v.doors {
-			sinks += emitterTo(d, mutual(a.ca(), client))
+	for _, v := range made {
+		for _, d := range v.Doors {
+			sinks += emitterTo(d, mutual(a.CA(), client))
 		}
 	}
 	s := harness.NewService(t, "")
@@ -77,25 +78,25 @@ func TestEverythingArrives(t *testing.T) {
 	s.Up(30 * time.Second)
 	s.Delivered(int64(n+long), 2*time.Minute)
 	t.Logf("%d events to %d doors in %.1f s", n+long, 10, time.Since(began).Seconds())
-	for _, v := range servers {
-		for _, d := range v.doors {
-			version := map[bool]string{true: "TLS 1.2 ", false: "TLS 1.3 "}[d.tls12]
-			l := laneOf(t, s, "t0001", d.name)
-			t.Logf("%s: %v", d.name, l.Facts)
-			if l.Facts["confirm"] != d.confirm() || !strings.HasPrefix(l.Facts["tls"], version) || l.State != "running" || l.Facts["peer"] != "CN="+serverName {
-				t.Errorf("%s: confirm should be %s over %s, the lane shows %+v", d.name, d.confirm(), version, l)
+	for _, v := range made {
+		for _, d := range v.Doors {
+			version := map[bool]string{true: "TLS 1.2 ", false: "TLS 1.3 "}[d.TLS12]
+			l := laneOf(t, s, "t0001", d.Name)
+			t.Logf("%s: %v", d.Name, l.Facts)
+			if l.Facts["confirm"] != confirm(d) || !strings.HasPrefix(l.Facts["tls"], version) || l.State != "running" || l.Facts["peer"] != "CN="+servers.ServerName {
+				t.Errorf("%s: confirm should be %s over %s, the lane shows %+v", d.Name, confirm(d), version, l)
 			}
 		}
 	}
 	s.End(false)
 	whole := sent(t, s)
-	for _, v := range servers {
+	for _, v := range made {
 		v.Stop(30 * time.Second)
-		for _, d := range v.doors {
-			ids, torn := d.arrived(t, whole)
-			ids.Want(t, d.name, 1, n+long, true)
+		for _, d := range v.Doors {
+			ids, torn := arrived(t, d, whole)
+			ids.Want(t, d.Name, 1, n+long, true)
 			if torn > 0 {
-				t.Errorf("%s: %d lines are not as they were sent", d.name, torn)
+				t.Errorf("%s: %d lines are not as they were sent", d.Name, torn)
 			}
 		}
 	}

@@ -8,38 +8,39 @@ import (
 	"time"
 
 	"datasync/integration/harness"
+	"datasync/integration/servers"
 )
 
 // blow is something that happens to all receivers under load.
 type blow struct {
 	name string
-	do   func(t *testing.T, v *server)
+	do   func(t *testing.T, v *servers.Receiver)
 }
 
 var blows = []blow{
-	{"killed and away", func(_ *testing.T, v *server) {
+	{"killed and away", func(_ *testing.T, v *servers.Receiver) {
 		v.Kill()
 		harness.Pause(3 * time.Second)
-		v.up()
+		v.Up()
 	}},
-	{"frozen, and it goes on", func(_ *testing.T, v *server) {
+	{"frozen, and it goes on", func(_ *testing.T, v *servers.Receiver) {
 		v.Signal(syscall.SIGSTOP)
 		harness.Pause(3 * time.Second)
 		v.Signal(syscall.SIGCONT)
 	}},
-	{"frozen, and killed with what lies unread", func(_ *testing.T, v *server) {
+	{"frozen, and killed with what lies unread", func(_ *testing.T, v *servers.Receiver) {
 		v.Signal(syscall.SIGSTOP)
 		harness.Pause(1500 * time.Millisecond)
 		v.Kill()
-		v.up()
+		v.Up()
 	}},
-	{"restarted in order", func(_ *testing.T, v *server) {
+	{"restarted in order", func(_ *testing.T, v *servers.Receiver) {
 		v.Stop(30 * time.Second)
-		v.up()
+		v.Up()
 	}},
-	{"killed at full speed", func(_ *testing.T, v *server) {
+	{"killed at full speed", func(_ *testing.T, v *servers.Receiver) {
 		v.Kill()
-		v.up()
+		v.Up()
 	}},
 }
 
@@ -48,16 +49,16 @@ var blows = []blow{
 func TestFaultReceiversDieAndFreeze(t *testing.T) {
 	const rate = 2000
 	n := max(events(t), 36*rate)
-	a := newAuthority(t, "test CA")
-	client := a.client(time.Hour)
-	servers := []*server{
-		rsyslog(t, a.ca(), a.server(time.Hour), door{}, door{octet: true, tls12: true}, door{gnu: true, octet: true}),
-		syslogNG(t, a.ca(), a.server(time.Hour), door{}, door{octet: true, tls12: true}),
+	a := servers.NewAuthority(t, "test CA")
+	client := a.Client("client", time.Hour)
+	made := []*servers.Receiver{
+		servers.NewRsyslog(t, a.Server(time.Hour), servers.Door{}, servers.Door{Octet: true, TLS12: true}, servers.Door{GnuTLS: true, Octet: true}),
+		servers.NewSyslogNG(t, a.Server(time.Hour), servers.Door{}, servers.Door{Octet: true, TLS12: true}),
 	}
 	sinks := drops
-	for _, v := range servers {
-		for _, d := range v.doors {
-			sinks += emitterTo(d, mutual(a.ca(), client))
+	for _, v := range made {
+		for _, d := range v.Doors {
+			sinks += emitterTo(d, mutual(a.CA(), client))
 		}
 	}
 	s := harness.NewService(t, "")
@@ -67,7 +68,7 @@ func TestFaultReceiversDieAndFreeze(t *testing.T) {
 		"--tenants", "2", "--seed", "1", "--to", filepath.Join(s.Dir, "in", "a.ndjson"))
 	for _, b := range blows {
 		harness.Pause(2500 * time.Millisecond)
-		for _, v := range servers { // one after the other: they must not wait for each other either
+		for _, v := range made { // one after the other: they must not wait for each other either
 			b.do(t, v)
 		}
 		if !gen.Running() {
@@ -83,17 +84,17 @@ func TestFaultReceiversDieAndFreeze(t *testing.T) {
 	}
 	s.End(false)
 	whole := sent(t, s)
-	for _, v := range servers {
+	for _, v := range made {
 		v.Stop(30 * time.Second)
-		for _, d := range v.doors {
-			ids, torn := d.arrived(t, whole)
-			repeats := ids.Want(t, d.name, 1, n, false)
-			t.Logf("%s (%s): %d events, none may be missing; %d repeats, %d lines torn by kills", d.name, d.confirm(), n, repeats, torn)
+		for _, d := range v.Doors {
+			ids, torn := arrived(t, d, whole)
+			repeats := ids.Want(t, d.Name, 1, n, false)
+			t.Logf("%s (%s): %d events, none may be missing; %d repeats, %d lines torn by kills", d.Name, confirm(d), n, repeats, torn)
 			if repeats == 0 {
-				t.Errorf("%s: no repeats: nothing was under way when it was killed", d.name)
+				t.Errorf("%s: no repeats: nothing was under way when it was killed", d.Name)
 			}
 			if torn > 3*len(blows) {
-				t.Errorf("%s: %d lines are not whole", d.name, torn)
+				t.Errorf("%s: %d lines are not whole", d.Name, torn)
 			}
 		}
 	}

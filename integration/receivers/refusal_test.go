@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"datasync/integration/harness"
+	"datasync/integration/servers"
 )
 
 // mistake is what is wrong between an emitter and a receiver, and how it shows.
@@ -18,37 +19,37 @@ type mistake struct {
 	hint   string // part of what `datasync status` says
 }
 
-func mistakes(a, other *authority) []mistake {
-	good := a.client(time.Hour)
+func mistakes(a, other *servers.Authority) []mistake {
+	good := a.Client("client", time.Hour)
 	return []mistake{
-		{"wrong-ca", mutual(other.ca(), good), "tls-verify", "set tls.ca to the authority that signed the receiver's certificate"},
-		{"wrong-name", fmt.Sprintf("ca: %q, cert: %q, key: %q", a.ca(), good.cert, good.key), "tls-verify", "set tls.server_name"},
-		{"no-cert", fmt.Sprintf("ca: %q, server_name: %s", a.ca(), serverName), "tls-client-cert", "set tls.cert and tls.key"},
-		{"foreign-cert", mutual(a.ca(), other.client(time.Hour)), "tls-client-cert", "check its issuer and dates"},
-		{"old-cert", mutual(a.ca(), a.issue("old", useClient, -time.Hour)), "tls-client-cert", "check its issuer and dates"},
+		{"wrong-ca", mutual(other.CA(), good), "tls-verify", "set tls.ca to the authority that signed the receiver's certificate"},
+		{"wrong-name", fmt.Sprintf("ca: %q, cert: %q, key: %q", a.CA(), good.Cert, good.Key), "tls-verify", "set tls.server_name"},
+		{"no-cert", fmt.Sprintf("ca: %q, server_name: %s", a.CA(), servers.ServerName), "tls-client-cert", "set tls.cert and tls.key"},
+		{"foreign-cert", mutual(a.CA(), other.Client("client", time.Hour)), "tls-client-cert", "check its issuer and dates"},
+		{"old-cert", mutual(a.CA(), a.Client("old", -time.Hour)), "tls-client-cert", "check its issuer and dates"},
 	}
 }
 
 // TestMistakes: each shows its reason and what to do, holds nobody else up, and
 // is over as soon as it is mended, without a restart.
 func TestMistakes(t *testing.T) {
-	a, other := newAuthority(t, "test CA"), newAuthority(t, "another CA")
+	a, other := servers.NewAuthority(t, "test CA"), servers.NewAuthority(t, "another CA")
 	ms := mistakes(a, other)
-	good := a.client(time.Hour)
-	servers := []*server{
-		rsyslog(t, a.ca(), a.server(time.Hour), door{}, door{tls12: true}, door{gnu: true}, door{gnu: true, tls12: true}),
-		syslogNG(t, a.ca(), a.server(time.Hour), door{}, door{tls12: true}),
+	good := a.Client("client", time.Hour)
+	made := []*servers.Receiver{
+		servers.NewRsyslog(t, a.Server(time.Hour), servers.Door{}, servers.Door{TLS12: true}, servers.Door{GnuTLS: true}, servers.Door{GnuTLS: true, TLS12: true}),
+		servers.NewSyslogNG(t, a.Server(time.Hour), servers.Door{}, servers.Door{TLS12: true}),
 	}
 	wrong, right := drops, drops
 	want := map[string]mistake{}
-	for _, v := range servers {
-		for _, d := range v.doors {
+	for _, v := range made {
+		for _, d := range v.Doors {
 			for _, m := range ms {
 				as := *d
-				as.name = d.name + "-" + m.name
+				as.Name = d.Name + "-" + m.name
 				wrong += emitterTo(&as, m.tls)
-				right += emitterTo(&as, mutual(a.ca(), good))
-				want[as.name] = m
+				right += emitterTo(&as, mutual(a.CA(), good))
+				want[as.Name] = m
 			}
 		}
 	}
@@ -80,12 +81,12 @@ func TestMistakes(t *testing.T) {
 	s.Delivered(n, time.Minute)
 	s.End(false)
 	whole := sent(t, s)
-	for _, v := range servers {
+	for _, v := range made {
 		v.Stop(30 * time.Second)
-		for _, d := range v.doors {
-			ids, torn := d.arrived(t, whole)
-			if repeats := ids.Want(t, d.name, 1, n, false); repeats != (len(ms)-1)*n || torn > 0 {
-				t.Errorf("%s: %d repeats from %d emitters, %d lines not whole", d.name, repeats, len(ms), torn)
+		for _, d := range v.Doors {
+			ids, torn := arrived(t, d, whole)
+			if repeats := ids.Want(t, d.Name, 1, n, false); repeats != (len(ms)-1)*n || torn > 0 {
+				t.Errorf("%s: %d repeats from %d emitters, %d lines not whole", d.Name, repeats, len(ms), torn)
 			}
 		}
 	}
@@ -94,16 +95,16 @@ func TestMistakes(t *testing.T) {
 // TestExpiredCertificates: the receiver's, and the emitter's own, at the start and
 // in operation; all are renewed where they lie, and nobody touches the service.
 func TestExpiredCertificates(t *testing.T) {
-	a := newAuthority(t, "test CA")
-	servers := []*server{
-		rsyslog(t, a.ca(), a.server(-time.Minute), door{}, door{gnu: true}),
-		syslogNG(t, a.ca(), a.server(-time.Minute), door{}),
+	a := servers.NewAuthority(t, "test CA")
+	made := []*servers.Receiver{
+		servers.NewRsyslog(t, a.Server(-time.Minute), servers.Door{}, servers.Door{GnuTLS: true}),
+		servers.NewSyslogNG(t, a.Server(-time.Minute), servers.Door{}),
 	}
-	client := a.client(-time.Minute)
+	client := a.Client("client", -time.Minute)
 	sinks := drops
-	for _, v := range servers {
-		for _, d := range v.doors {
-			sinks += emitterTo(d, mutual(a.ca(), client))
+	for _, v := range made {
+		for _, d := range v.Doors {
+			sinks += emitterTo(d, mutual(a.CA(), client))
 		}
 	}
 	s := harness.NewService(t, "")
@@ -116,10 +117,10 @@ func TestExpiredCertificates(t *testing.T) {
 	}
 	all := func(reason, hint string) {
 		t.Helper()
-		for _, v := range servers {
-			for _, d := range v.doors {
-				harness.Until(t, 20*time.Second, d.name+" "+reason, func() bool {
-					l := laneOf(t, s, "t0001", d.name)
+		for _, v := range made {
+			for _, d := range v.Doors {
+				harness.Until(t, 20*time.Second, d.Name+" "+reason, func() bool {
+					l := laneOf(t, s, "t0001", d.Name)
 					return l.State == "parked" && l.Reason == reason && strings.Contains(l.Message, hint)
 				})
 			}
@@ -128,23 +129,23 @@ func TestExpiredCertificates(t *testing.T) {
 	more(1)
 	s.Up(30 * time.Second)
 	all("tls-verify", "expired")
-	a.server(time.Hour)
-	for _, v := range servers {
+	a.Server(time.Hour)
+	for _, v := range made {
 		v.Stop(30 * time.Second)
-		v.up()
+		v.Up()
 	}
 	all("tls-client-cert", "check its issuer and dates")
-	a.client(time.Hour)
+	a.Client("client", time.Hour)
 	s.Delivered(n, time.Minute)
-	a.client(-time.Minute) // it expires in operation
+	a.Client("client", -time.Minute) // it expires in operation
 	more(2)
 	all("tls-client-cert", "check its issuer and dates")
-	a.client(time.Hour)
+	a.Client("client", time.Hour)
 	s.Delivered(2*n, time.Minute)
 	s.End(false)
-	for _, v := range servers {
-		for _, d := range v.doors {
-			ids, _ := d.arrived(t, sent(t, s))
+	for _, v := range made {
+		for _, d := range v.Doors {
+			ids, _ := arrived(t, d, sent(t, s))
 			for seed := 1; seed <= 2; seed++ {
 				of := harness.IDs{}
 				for id, k := range ids {
@@ -152,7 +153,7 @@ func TestExpiredCertificates(t *testing.T) {
 						of[id] = k
 					}
 				}
-				of.Want(t, d.name, seed, n, true)
+				of.Want(t, d.Name, seed, n, true)
 			}
 		}
 	}
@@ -160,9 +161,9 @@ func TestExpiredCertificates(t *testing.T) {
 
 // TestUnreachable: what fails before a certificate is looked at, and is mended in the file.
 func TestUnreachable(t *testing.T) {
-	a := newAuthority(t, "test CA")
-	v := syslogNG(t, a.ca(), a.server(time.Hour), everyWay...)
-	right := mutual(a.ca(), a.client(time.Hour))
+	a := servers.NewAuthority(t, "test CA")
+	v := servers.NewSyslogNG(t, a.Server(time.Hour), everyWay...)
+	right := mutual(a.CA(), a.Client("client", time.Hour))
 	s := harness.NewService(t, "")
 	cases := []struct{ addr, reason, state, hint string }{
 		{"no.such.host.invalid:6514", "dns", "waiting", "check the host name"},
@@ -172,9 +173,9 @@ func TestUnreachable(t *testing.T) {
 	}
 	wrong, mended := drops, drops
 	for i, c := range cases {
-		d := *v.doors[i]
+		d := *v.Doors[i]
 		mended += emitterTo(&d, right)
-		d.addr = c.addr
+		d.Addr = c.addr
 		wrong += emitterTo(&d, right)
 	}
 	s.Tenants(1, wrong)
@@ -184,15 +185,15 @@ func TestUnreachable(t *testing.T) {
 	s.Up(30 * time.Second)
 	for i, c := range cases {
 		harness.Until(t, 20*time.Second, c.reason, func() bool {
-			l := laneOf(t, s, "t0001", v.doors[i].name)
+			l := laneOf(t, s, "t0001", v.Doors[i].Name)
 			return l.Reason == c.reason && l.State == c.state && strings.Contains(l.Message, c.hint)
 		})
 	}
 	s.Tenants(1, mended)
 	s.Delivered(n, time.Minute)
 	s.End(false)
-	for _, d := range v.doors {
-		ids, _ := d.arrived(t, sent(t, s))
-		ids.Want(t, d.name, 1, n, true)
+	for _, d := range v.Doors {
+		ids, _ := arrived(t, d, sent(t, s))
+		ids.Want(t, d.Name, 1, n, true)
 	}
 }

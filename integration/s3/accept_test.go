@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"datasync/integration/harness"
+	"datasync/integration/servers"
 )
 
 // sinks are those of every tenant: NDJSON gzip by size, Parquet by a schedule.
@@ -19,14 +20,13 @@ func (g *gateway) sinks() string {
     s3: {bucket: lake, region: us-east-1, endpoint: "{url}", path_style: true}
     format: parquet
     deliver: {schedule: "@every 6s"}
-`, "{url}", g.url())
+`, "{url}", g.URL())
 }
 
 func TestAcceptS3EverythingArrives(t *testing.T) {
 	n := harness.Events(t)
-	credentials(t)
+	servers.Credentials(t)
 	g := newGateway(t, "lake")
-	g.up()
 	s := harness.NewService(t, "")
 	s.Tenants(200, g.sinks())
 	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "200", "--seed", "1",
@@ -47,9 +47,8 @@ func TestAcceptS3EverythingArrives(t *testing.T) {
 // TestFaultS3: the store killed and started again, the program stopped and
 // killed, each with drops under way.
 func TestFaultS3(t *testing.T) {
-	credentials(t)
+	servers.Credentials(t)
 	g := newGateway(t, "lake")
-	g.up()
 	s := harness.NewService(t, "")
 	s.Tenants(20, g.sinks())
 	s.Up(30 * time.Second)
@@ -59,7 +58,7 @@ func TestFaultS3(t *testing.T) {
 	harness.Pause(5 * time.Second)
 	g.Kill()
 	becomes(t, s, "t0001/drops", "waiting", "connect")
-	g.up()
+	g.Up()
 	harness.Pause(4 * time.Second)
 	s.End(false)
 	s.Up(30 * time.Second)
@@ -72,7 +71,7 @@ func TestFaultS3(t *testing.T) {
 	g.Kill()
 	s.End(true) // with nobody there
 	s.Up(30 * time.Second)
-	g.up()
+	g.Up()
 	if code := gen.Wait(5 * time.Minute); code != 0 {
 		t.Fatalf("generate exited with %d: %s", code, gen.Output())
 	}
@@ -87,7 +86,7 @@ func (g *gateway) check(t *testing.T, s *harness.Service, l harness.Ledger, seed
 	if !l.Balanced {
 		t.Errorf("the ledger does not balance: %+v", l)
 	}
-	bucket := filepath.Join(g.root, "lake")
+	bucket := filepath.Join(g.Root, "lake")
 	harness.Drops(t, bucket, "drops").Want(t, "NDJSON in S3", seed, n, true)
 	harness.Drops(t, bucket, "lake") // its numbers
 	harness.Parquet(t, bucket, "lake").Want(t, "Parquet in S3", seed, n, true)
@@ -99,24 +98,22 @@ func (g *gateway) check(t *testing.T, s *harness.Service, l harness.Ledger, seed
 // TLS, where the parts' checksums follow their bytes.
 func TestS3Multipart(t *testing.T) {
 	const n = 150_000
-	credentials(t)
-	certs := harness.NewCerts(t)
+	servers.Credentials(t)
+	certs := servers.NewCerts(t)
 	t.Setenv("AWS_CA_BUNDLE", certs.CA)
-	g := newGateway(t, "lake")
-	g.tls = &certs
-	g.up()
+	g := &gateway{t, servers.NewTLSStore(t, certs, "lake")}
 	s := harness.NewService(t, "")
 	s.Tenants(1, fmt.Sprintf(`  - name: drops
     s3: {bucket: lake, prefix: big, region: us-east-1, endpoint: %q, path_style: true}
     compression: none
     deliver: {max_bytes: 90MiB, max_age: 10s}
-`, g.url()))
+`, g.URL()))
 	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "1", "--seed", "3",
 		"--to", filepath.Join(s.Dir, "in", "a.ndjson"))
 	s.Up(30 * time.Second)
 	s.Delivered(n, 3*time.Minute)
 	s.End(false)
-	harness.Drops(t, filepath.Join(g.root, "lake"), "drops").Want(t, "NDJSON in S3", 3, n, true)
+	harness.Drops(t, filepath.Join(g.Root, "lake"), "drops").Want(t, "NDJSON in S3", 3, n, true)
 	g.tidy("lake")
 	var most int64
 	for key, info := range g.objects("lake") {
@@ -136,13 +133,12 @@ func TestS3Multipart(t *testing.T) {
 // 200 tenants, the service's process alone.
 func TestAcceptEachS3SinkAlone(t *testing.T) {
 	n := harness.Events(t)
-	credentials(t)
+	servers.Credentials(t)
 	for _, c := range []struct{ name, settings string }{{"NDJSON gzip", ""}, {"Parquet zstd", "    format: parquet\n"}} {
 		t.Run(c.name, func(t *testing.T) {
 			g := newGateway(t, "lake")
-			g.up()
 			s := harness.NewService(t, "")
-			s.Tenants(200, fmt.Sprintf("  - name: s\n    s3: {bucket: lake, region: us-east-1, endpoint: %q, path_style: true}\n%s    deliver: {max_age: 2s}\n", g.url(), c.settings))
+			s.Tenants(200, fmt.Sprintf("  - name: s\n    s3: {bucket: lake, region: us-east-1, endpoint: %q, path_style: true}\n%s    deliver: {max_age: 2s}\n", g.URL(), c.settings))
 			harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "200", "--seed", "1",
 				"--to", filepath.Join(s.Dir, "in", "a.ndjson"))
 			began := time.Now()

@@ -2,12 +2,12 @@ package s3
 
 import (
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"datasync/integration/harness"
+	"datasync/integration/servers"
 )
 
 // prepare makes, at a moto server, a bucket, a user who may only assume a
@@ -56,13 +56,9 @@ for page in s3.get_paginator("list_objects_v2").paginate(Bucket="lake"):
 // TestS3AssumeRole: moto enforces the policies of docs/s3.md: the service's
 // user may only assume the role, the role may only put below its prefix.
 func TestS3AssumeRole(t *testing.T) {
-	credentials(t)
-	addr := harness.FreePort(t)
-	host, port := addr[:len("127.0.0.1")], addr[len("127.0.0.1:"):]
+	servers.Credentials(t)
 	t.Setenv("INITIAL_NO_AUTH_ACTION_COUNT", "1000")
-	moto := harness.Launch(t, "moto", exec.Command(bed(t, "moto/bin/moto_server"), "-H", host, "-p", port))
-	url := "http://" + addr
-	answers(t, url+"/moto-api/", moto)
+	url := servers.NewMoto(t)
 	var user struct{ ID, Secret, Role string }
 	python(t, &user, prepare, url)
 	t.Setenv("AWS_ACCESS_KEY_ID", user.ID)

@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"datasync/integration/harness"
+	"datasync/integration/servers"
 )
 
 // TestFaultS3Refusals: what a person must mend is told with its reason class
 // and what to do, and once it is mended the sink goes on without a restart.
 func TestFaultS3Refusals(t *testing.T) {
-	credentials(t)
+	servers.Credentials(t)
 	for _, k := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} {
 		t.Setenv(k, "") // from a file this time, so that they can be rotated
 	}
@@ -29,9 +30,9 @@ func TestFaultS3Refusals(t *testing.T) {
 		}
 	}
 	secret := func(s string) {
-		write(keys, fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", accessKey, s))
+		write(keys, fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", servers.AccessKey, s))
 	}
-	certs, others := harness.NewCerts(t), harness.NewCerts(t)
+	certs, others := servers.NewCerts(t), servers.NewCerts(t)
 	pem := func(path string) string {
 		t.Helper()
 		raw, err := os.ReadFile(path)
@@ -43,10 +44,7 @@ func TestFaultS3Refusals(t *testing.T) {
 	secret("wrong")
 	write(bundle, pem(others.CA))
 
-	g, https := newGateway(t, "lake"), newGateway(t, "lake")
-	https.tls = &certs
-	g.up()
-	https.up()
+	g, https := newGateway(t, "lake"), servers.NewTLSStore(t, certs, "lake")
 	s := harness.NewService(t, "")
 	sink := func(tenant, bucket, url string) {
 		t.Helper()
@@ -57,10 +55,10 @@ sinks:
     deliver: {max_age: 1s}
 `, tenant, bucket, url))
 	}
-	sink("t0001", "lake", g.url())
-	sink("t0002", "missing", g.url())
+	sink("t0001", "lake", g.URL())
+	sink("t0002", "missing", g.URL())
 	sink("t0003", "lake", "http://store.invalid:9000")
-	sink("t0004", "lake", https.url())
+	sink("t0004", "lake", https.URL())
 	harness.Run(t, 0, "generate", "--rate", "0", "--count", "400", "--tenants", "4", "--seed", "4", "--to", filepath.Join(s.Dir, "in", "a.ndjson"))
 	s.Up(30 * time.Second)
 	says := func(tenant, state, reason, hint string) {
@@ -72,16 +70,16 @@ sinks:
 	says("t0001", "parked", "auth", "credentials")
 	says("t0003", "waiting", "dns", "does not resolve")
 	says("t0004", "parked", "tls-verify", "AWS_CA_BUNDLE")
-	secret(secretKey)
+	secret(servers.SecretKey)
 	says("t0002", "parked", "not-found", "make the bucket")
 	becomes(t, s, "t0001/lake", "running", "")
 	write(bundle, pem(certs.CA))
-	sink("t0003", "lake", g.url())
-	g.bucket("missing")
+	sink("t0003", "lake", g.URL())
+	g.Bucket("missing")
 	s.Delivered(400, time.Minute)
 	s.End(false)
-	ids := harness.Drops(t, g.root, "lake")
-	for id, n := range harness.Drops(t, https.root, "lake") {
+	ids := harness.Drops(t, g.Root, "lake")
+	for id, n := range harness.Drops(t, https.Root, "lake") {
 		ids[id] += n
 	}
 	ids.Want(t, "the stores", 4, 400, true)
@@ -90,25 +88,24 @@ sinks:
 // TestFaultS3ForeignObject: an object of somebody else under a drop's key
 // stays as it is, and parks the sink until it is moved away.
 func TestFaultS3ForeignObject(t *testing.T) {
-	credentials(t)
+	servers.Credentials(t)
 	g := newGateway(t, "lake")
-	g.up()
 	s := harness.NewService(t, "")
-	s.Tenants(1, fmt.Sprintf("  - name: lake\n    s3: {bucket: lake, region: us-east-1, endpoint: %q, path_style: true}\n    compression: none\n    deliver: {max_events: 100, max_age: 1h}\n", g.url()))
+	s.Tenants(1, fmt.Sprintf("  - name: lake\n    s3: {bucket: lake, region: us-east-1, endpoint: %q, path_style: true}\n    compression: none\n    deliver: {max_events: 100, max_age: 1h}\n", g.URL()))
 	in := filepath.Join(s.Dir, "in", "a.ndjson")
 	harness.Run(t, 0, "generate", "--rate", "0", "--count", "100", "--tenants", "1", "--seed", "5", "--to", in)
 	s.Up(30 * time.Second)
 	s.Delivered(100, 30*time.Second)
 	taken := ""
 	for key := range g.objects("lake") {
-		taken = filepath.Join(g.root, "lake", strings.Replace(key, "000000000001", "000000000002", 1))
+		taken = filepath.Join(g.Root, "lake", strings.Replace(key, "000000000001", "000000000002", 1))
 	}
-	rel, err := filepath.Rel(filepath.Join(g.root, "lake"), taken)
+	rel, err := filepath.Rel(filepath.Join(g.Root, "lake"), taken)
 	if err != nil {
 		t.Fatal(err)
 	}
 	python(t, nil, `import boto3, sys
-boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1").put_object(Bucket="lake", Key=sys.argv[2], Body=b"somebody's")`, g.url(), rel)
+boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1").put_object(Bucket="lake", Key=sys.argv[2], Body=b"somebody's")`, g.URL(), rel)
 	harness.Run(t, 0, "generate", "--rate", "0", "--count", "100", "--tenants", "1", "--seed", "6", "--to", filepath.Join(s.Dir, "in", "b.ndjson"))
 	l := becomes(t, s, "t0001/lake", "parked", "invalid")
 	if !strings.Contains(l.Message, "000000000002") || !strings.Contains(l.Message, "move that object away") {
@@ -124,7 +121,7 @@ boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1").put_object
 	s.End(false)
 	ids := harness.IDs{}
 	for key := range g.objects("lake") {
-		ids.AddLines(t, filepath.Join(g.root, "lake", key))
+		ids.AddLines(t, filepath.Join(g.Root, "lake", key))
 	}
 	if len(ids) != 200 {
 		t.Errorf("%d of 200 events", len(ids))

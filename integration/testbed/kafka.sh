@@ -56,6 +56,7 @@ install() {
 
 run() {
 	local dir=$1 port=$2
+	[ -f "$LIBS/complete" ] || { echo "no Kafka in $LIBS: kafka.sh install (task brokers)" >&2 && exit 1; }
 	mkdir -p "$dir"
 	cat >"$dir/server.properties" <<-P
 		process.roles=broker,controller

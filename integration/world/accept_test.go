@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"datasync/integration/harness"
+	"datasync/integration/servers"
 )
 
 const (
@@ -21,22 +22,25 @@ const (
 
 // world is every server that one run of the service works with.
 type world struct {
-	kafka       *kafka
-	store       string
-	bucket      string
-	streams     *streams
-	rsyslog     *receiver
-	syslogNG    *receiver
-	certs       harness.Certs
+	kafka       *servers.Kafka
+	store       *servers.Store
+	bucket      string // its folder
+	streams     *servers.Kinesalite
+	rsyslog     *servers.Receiver
+	syslogNG    *servers.Receiver
+	certs       servers.Certs
 	plainTenant int // the first that has the plain Kinesis sink
 }
 
 func newWorld(t *testing.T, n int) *world {
 	t.Helper()
-	credentials(t)
-	w := &world{certs: harness.NewCerts(t), kafka: newKafka(t, topic, 8), streams: newStreams(t, "plain", "packed"), plainTenant: 1}
-	w.store, w.bucket = newStore(t)
-	w.rsyslog, w.syslogNG = rsyslog(t, w.certs), syslogNG(t, w.certs)
+	servers.Credentials(t)
+	w := &world{certs: servers.NewCerts(t), kafka: servers.NewKafka(t), streams: servers.NewKinesalite(t), store: servers.NewStore(t), plainTenant: 1}
+	w.kafka.Topic(topic, 8)
+	w.bucket = w.store.Bucket("lake")
+	w.streams.Stream("plain", 4)
+	w.streams.Stream("packed", 4)
+	w.rsyslog, w.syslogNG = servers.NewRsyslog(t, w.certs, servers.Door{}), servers.NewSyslogNG(t, w.certs, servers.Door{Octet: true})
 	if n > 200_000 { // kinesalite takes some 4,000 records a second: the biggest tenant would be most of the run
 		w.plainTenant = 2
 	}
@@ -54,15 +58,15 @@ feeds:
     format: canonical
 tenants: %[1]s/tenants
 admin: {listen: %[4]q}
-`, s.Dir, w.kafka.addr, topic, s.Admin))
+`, s.Dir, w.kafka.Addr, topic, s.Admin))
 	for i := 1; i <= tenants; i++ {
-		to, framing := w.rsyslog, "lines"
+		to := w.rsyslog.Doors[0]
 		if i%2 == 0 {
-			to, framing = w.syslogNG, "octet-counted"
+			to = w.syslogNG.Doors[0]
 		}
 		plain := ""
 		if i >= w.plainTenant {
-			plain = fmt.Sprintf("  - name: plain\n    kinesis: {stream: plain, region: eu-west-1, endpoint: \"http://%s\", partition_key: client_ip}\n", w.streams.addr)
+			plain = fmt.Sprintf("  - name: plain\n    kinesis: {stream: plain, region: eu-west-1, endpoint: %q, partition_key: client_ip}\n", w.streams.URL())
 		}
 		s.Write(fmt.Sprintf("tenants/t%04d.yaml", i), fmt.Sprintf(`tenant: t%04d
 sinks:
@@ -74,10 +78,10 @@ sinks:
     s3: {bucket: lake, prefix: raw, region: us-east-1, endpoint: %[2]q, path_style: true}
     deliver: {max_bytes: 256KiB, max_age: 5s}
   - name: packed
-    kinesis: {stream: packed, region: eu-west-1, endpoint: "http://%[3]s", partition_key: client_ip, aggregate: true}
+    kinesis: {stream: packed, region: eu-west-1, endpoint: %[3]q, partition_key: client_ip, aggregate: true}
 %[4]s  - name: siem
     emitter: {address: %[5]q, framing: %[6]s, tls: {ca: %[7]q, cert: %[8]q, key: %[9]q}, rotate_every: 3s, retry_max: 2s}
-`, i, w.store, w.streams.addr, plain, to.addr, framing, w.certs.CA, w.certs.Cert, w.certs.Key))
+`, i, w.store.URL(), w.streams.URL(), plain, to.Addr, to.Framing(), w.certs.CA, w.certs.Cert, w.certs.Key))
 	}
 	return s
 }
@@ -113,7 +117,7 @@ func TestAcceptWorld(t *testing.T) {
 	w.kafka.Kill() // in the middle of it, where the machine is not too fast
 	at = read(t, s)
 	says(t, s, "nothing listens there: check that the broker runs")
-	w.kafka.up()
+	w.kafka.Up()
 	l := s.Delivered(int64(n), 20*time.Minute)
 	took := time.Since(began)
 	says(t, s, "all is well again")
@@ -130,7 +134,7 @@ func TestAcceptWorld(t *testing.T) {
 }
 
 // to is where generate writes.
-func (w *world) to() string { return "kafka://" + w.kafka.addr + "/" + topic + "?compression=zstd" }
+func (w *world) to() string { return "kafka://" + w.kafka.Addr + "/" + topic + "?compression=zstd" }
 
 // read is how many events the feed took; 0 where the service does not answer.
 func read(t *testing.T, s *harness.Service) (n int64) {
@@ -161,16 +165,17 @@ func (w *world) check(t *testing.T, n int) {
 	want(t, fmt.Sprintf("aggregated Kinesis (%d records)", records), ids, of, all, false)
 	w.rsyslog.Stop(30 * time.Second)
 	w.syslogNG.Stop(30 * time.Second)
-	want(t, "rsyslog", arrived(t, w.rsyslog.out), of, func(i int) bool { return i%2 == 1 }, false)
-	want(t, "syslog-ng", arrived(t, w.syslogNG.out), of, func(i int) bool { return i%2 == 0 }, false)
+	want(t, "rsyslog", arrived(t, w.rsyslog.Doors[0].Out), of, func(i int) bool { return i%2 == 1 }, false)
+	want(t, "syslog-ng", arrived(t, w.syslogNG.Doors[0].Out), of, func(i int) bool { return i%2 == 0 }, false)
 }
 
 // records counts a stream's records and the ids in them: an aggregated one
 // holds its events as they are. That they decode is integration/kinesis' matter.
 func (w *world) records(stream string) (n int, ids harness.IDs) {
 	ids = harness.IDs{}
-	w.streams.each(stream, func(data []byte) {
+	w.streams.Each(stream, func(r servers.Record) {
 		n++
+		data := r.Data
 		for {
 			id, rest, ok := eventID(data)
 			if !ok {

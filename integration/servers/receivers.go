@@ -1,0 +1,191 @@
+package servers
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"datasync/integration/harness"
+)
+
+// Door is one address at which a receiver takes lines over TLS from clients
+// with a certificate, and the file they end in. Its first three fields are
+// chosen, the others made.
+type Door struct {
+	Octet  bool   // RFC 5424 in octet-counted frames, else JSON lines
+	TLS12  bool   // TLS 1.2 at most
+	GnuTLS bool   // rsyslog: the GnuTLS driver, else OpenSSL
+	Name   string // of the receiver and what was chosen
+	Addr   string
+	Out    string // the file, one event a line, the JSON last
+}
+
+// Framing is the setting of an emitter to it.
+func (d *Door) Framing() string {
+	if d.Octet {
+		return "octet-counted"
+	}
+	return "lines"
+}
+
+// Receiver is a receiver's process, ended and started again as a test likes.
+type Receiver struct {
+	t       testing.TB
+	name    string
+	command func() *exec.Cmd
+	Doors   []*Door
+	*harness.Process
+}
+
+// Up starts it and waits until all its doors are open.
+func (r *Receiver) Up() {
+	r.t.Helper()
+	var addrs []string
+	for _, d := range r.Doors {
+		addrs = append(addrs, d.Addr)
+	}
+	r.Process = launch(r.t, r.name, r.command(), addrs...)
+}
+
+// newDoors names a door for each combination of framing and version (and driver).
+func newDoors(t testing.TB, server string, doors []Door) []*Door {
+	t.Helper()
+	dir := t.TempDir()
+	var out []*Door
+	for _, d := range doors {
+		d.Name = server + map[bool]string{true: "-gnutls"}[d.GnuTLS] + map[bool]string{true: "-octet", false: "-lines"}[d.Octet] +
+			map[bool]string{true: "-tls12", false: "-tls13"}[d.TLS12]
+		d.Addr, d.Out = harness.FreePort(t), filepath.Join(dir, d.Name+".log")
+		out = append(out, &d)
+	}
+	return out
+}
+
+// NewRsyslog starts rsyslog; its rulesets have no queue of their own thread,
+// so what it read it has written.
+func NewRsyslog(t testing.TB, c Certs, doors ...Door) *Receiver {
+	t.Helper()
+	dir := t.TempDir()
+	r := &Receiver{t: t, name: "rsyslog", Doors: newDoors(t, "rsyslog", doors)}
+	var b strings.Builder
+	fmt.Fprintf(&b, `global(workDirectory=%q maxMessageSize="1m" defaultNetstreamDriver="ossl"
+  defaultNetstreamDriverCAFile=%q defaultNetstreamDriverCertFile=%q defaultNetstreamDriverKeyFile=%q)
+module(load="imtcp" maxSessions="1000" keepAlive="on" maxFrameSize="1000000")
+template(name="json" type="string" string="%%rawmsg%%\n")
+template(name="rfc5424" type="string" string="%%timereported:::date-rfc3339%%|%%app-name%%|%%msgid%%|%%msg%%\n")
+`, dir, c.CA, c.Cert, c.Key)
+	for _, d := range r.Doors {
+		driver, template, versions := "ossl", "json", ""
+		if d.Octet {
+			template = "rfc5424"
+		}
+		switch {
+		case d.GnuTLS && d.TLS12:
+			driver, versions = "gtls", "NORMAL:-VERS-TLS1.3"
+		case d.GnuTLS:
+			driver, versions = "gtls", "NORMAL"
+		case d.TLS12:
+			versions = "MaxProtocol=TLSv1.2"
+		}
+		fmt.Fprintf(&b, `ruleset(name=%[1]q queue.type="Direct") {
+  action(type="omfile" file=%[2]q template=%[3]q asyncWriting="off" flushOnTXEnd="on")
+}
+input(type="imtcp" address="127.0.0.1" port=%[4]q ruleset=%[1]q name=%[1]q
+  streamDriver.name=%[5]q streamDriver.mode="1" streamDriver.authMode="x509/certvalid" gnutlsPriorityString=%[6]q)
+`, d.Name, d.Out, template, port(t, d.Addr), driver, versions)
+	}
+	conf := write(t, filepath.Join(dir, "rsyslog.conf"), b.String())
+	program := Installed(t, "/usr/sbin/rsyslogd", "receivers")
+	r.command = func() *exec.Cmd {
+		_ = os.Remove(filepath.Join(dir, "pid")) // of one that was killed
+		return exec.Command(program, "-n", "-f", conf, "-i", filepath.Join(dir, "pid"))
+	}
+	r.Up()
+	return r
+}
+
+// NewSyslogNG starts syslog-ng with flow control, so that it reads no more
+// than it can store.
+func NewSyslogNG(t testing.TB, c Certs, doors ...Door) *Receiver {
+	t.Helper()
+	dir := t.TempDir()
+	r := &Receiver{t: t, name: "syslog-ng", Doors: newDoors(t, "syslog-ng", doors)}
+	var b strings.Builder
+	b.WriteString("@version: 3.38\noptions { stats-freq(0); log-msg-size(1048576); keep-hostname(yes); };\n")
+	for i, d := range r.Doors {
+		source, template := `network(flags(no-parse)`, `${MSG}\n`
+		if d.Octet {
+			source, template = `syslog(`, `${ISODATE}|${PROGRAM}|${MSGID}|${MSG}\n`
+		}
+		versions := ""
+		if d.TLS12 {
+			versions = "ssl-options(no-tlsv13)"
+		}
+		fmt.Fprintf(&b, `source s%[1]d { %[2]s ip("127.0.0.1") port(%[3]s) transport("tls") max-connections(1000) log-iw-size(100000)
+  tls(key-file(%[4]q) cert-file(%[5]q) ca-file(%[6]q) peer-verify(required-trusted) %[7]s)); };
+destination d%[1]d { file(%[8]q template("%[9]s")); };
+log { source(s%[1]d); destination(d%[1]d); flags(flow-control); };
+`, i, source, port(t, d.Addr), c.Key, c.Cert, c.CA, versions, d.Out, template)
+	}
+	conf := write(t, filepath.Join(dir, "syslog-ng.conf"), b.String())
+	program := Installed(t, ".testbed/syslog-ng/usr/sbin/syslog-ng", "receivers")
+	libraries := filepath.Join(filepath.Dir(program), "../lib/syslog-ng")
+	r.command = func() *exec.Cmd {
+		cmd := exec.Command(program, "-F", "--no-caps", "--module-path="+libraries+"/3.38", "-f", conf,
+			"-p", filepath.Join(dir, "pid"), "-R", filepath.Join(dir, "persist"), "-c", filepath.Join(dir, "ctl"))
+		cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+libraries)
+		return cmd
+	}
+	r.Up()
+	return r
+}
+
+// NewOpenSSL starts openssl s_server.
+func NewOpenSSL(t testing.TB, c Certs) *Receiver {
+	t.Helper()
+	d := toolDoor(t, "openssl")
+	return tool(t, d, fmt.Sprintf("%s s_server -quiet -accept %s -cert %s -key %s -CAfile %s -Verify 1 -verify_return_error >>%s",
+		Installed(t, "openssl", "receivers"), d.Addr, c.Cert, c.Key, c.CA, d.Out))
+}
+
+// NewSocat starts socat.
+func NewSocat(t testing.TB, c Certs) *Receiver {
+	t.Helper()
+	d := toolDoor(t, "socat")
+	return tool(t, d, fmt.Sprintf("%s -u OPENSSL-LISTEN:%s,bind=127.0.0.1,reuseaddr,fork,cert=%s,key=%s,cafile=%s,verify=1 OPEN:%s,creat,append",
+		Installed(t, "socat", "receivers"), port(t, d.Addr), c.Cert, c.Key, c.CA, d.Out))
+}
+
+// NewStunnel starts stunnel, with a socat behind it that writes the file.
+func NewStunnel(t testing.TB, c Certs) *Receiver {
+	t.Helper()
+	d, backend := toolDoor(t, "stunnel"), harness.FreePort(t)
+	launch(t, "socat behind stunnel", exec.Command(Installed(t, "socat", "receivers"), "-u",
+		"TCP-LISTEN:"+port(t, backend)+",bind=127.0.0.1,reuseaddr,fork", "OPEN:"+d.Out+",creat,append"), backend)
+	return tool(t, d, fmt.Sprintf("%s %s", Installed(t, "stunnel", "receivers"), write(t, d.Out+".conf", fmt.Sprintf(
+		"foreground = yes\npid =\n[lines]\naccept = %s\nconnect = %s\ncert = %s\nkey = %s\nCAfile = %s\nverifyChain = yes\n",
+		d.Addr, backend, c.Cert, c.Key, c.CA))))
+}
+
+func toolDoor(t testing.TB, name string) *Door {
+	t.Helper()
+	return &Door{Name: name, Addr: harness.FreePort(t), Out: filepath.Join(t.TempDir(), name+".log")}
+}
+
+// tool is a receiver with one door that a line of shell starts.
+func tool(t testing.TB, d *Door, line string) *Receiver {
+	t.Helper()
+	r := &Receiver{t: t, name: d.Name, Doors: []*Door{d}}
+	r.command = func() *exec.Cmd {
+		cmd := exec.Command("/bin/sh", "-c", "exec "+line)
+		if _, err := cmd.StdinPipe(); err != nil { // held open: s_server ends with its input
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	r.Up()
+	return r
+}
