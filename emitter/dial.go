@@ -57,6 +57,29 @@ func (c *Client) connect(ctx context.Context) (d dialed) {
 	return d
 }
 
+// Probe does with one address what a Client does before the first byte goes to
+// one that it does not know: connect, shake hands, drain empty. It tells how
+// the address answered. shaken, if not nil, is told when the handshake began
+// and what came of it.
+func Probe(ctx context.Context, o Options, address string, shaken func(began time.Time, s tls.ConnectionState, err error)) (Answer, *Error) {
+	c, err := New(o)
+	if err != nil {
+		return AnswerUnknown, classify(doConnect, address, err, false, false)
+	}
+	c.shaken = shaken
+	return c.probe(ctx, address)
+}
+
+// Certificate is the client certificate of t's files, nil where it names none.
+// Files that cannot be used are told as at a connect.
+func (t *TLS) Certificate() (*x509.Certificate, *Error) {
+	cfg, err := load(t)
+	if err != nil || len(cfg.Certificates) == 0 {
+		return nil, err
+	}
+	return cfg.Certificates[0].Leaf, nil
+}
+
 // probe drains a connection that carried nothing.
 func (c *Client) probe(ctx context.Context, address string) (Answer, *Error) {
 	k, err := c.dial(ctx, address, true)
@@ -160,7 +183,12 @@ func (c *Client) attempt(ctx context.Context, address string, cfg *tls.Config, o
 	}
 	w := &wire{TCPConn: tcp}
 	t := tls.Client(w, cfg)
-	if herr := t.HandshakeContext(ctx); herr != nil {
+	began := time.Now()
+	herr := t.HandshakeContext(ctx)
+	if c.shaken != nil {
+		c.shaken(began, t.ConnectionState(), herr)
+	}
+	if herr != nil {
 		_ = w.Close() // the handshake's error is what counts
 		if ctx.Err() != nil {
 			herr = ctx.Err()

@@ -232,6 +232,8 @@ type Client struct {
 	quit  chan struct{} // closed by Close
 	ended chan struct{} // closed when the owner goroutine of this run has ended
 	conf  configs
+	// shaken is told of every handshake; set by Probe alone.
+	shaken func(began time.Time, s tls.ConnectionState, err error)
 }
 
 type flush struct {

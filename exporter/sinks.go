@@ -2,9 +2,12 @@ package exporter
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"time"
 
 	"datasync/emitter"
+	"datasync/exporter/check"
 	"datasync/exporter/dir"
 	"datasync/exporter/emit"
 	"datasync/exporter/kinesis"
@@ -35,12 +38,9 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 			return nil, fmt.Errorf("sink %s/%s: %w", set.Tenant, set.Name, err)
 		}
 	case set.Kinesis != nil:
-		k := set.Kinesis
-		stream, err := kinesis.New(kinesis.Options{
-			Stream: k.Stream, Region: k.AWS.Region, Endpoint: k.AWS.Endpoint, RoleARN: k.AWS.RoleARN, ExternalID: k.AWS.ExternalID,
-			PartitionKey: k.PartitionKey, Ordered: k.Ordered, Aggregate: k.Aggregate,
-			Control: newEgress(s.cfg.Egress).control, Buffer: buffer,
-		}, s.runner)
+		o := kinesisOptions(set.Kinesis, s.cfg.Egress)
+		o.Buffer = buffer
+		stream, err := kinesis.New(o, s.runner)
 		if err != nil {
 			return nil, fmt.Errorf("sink %s/%s: %w", set.Tenant, set.Name, err)
 		}
@@ -55,21 +55,16 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 }
 
 func (s *Service) makeStream(set *tenants.Sink, peers state.Peers, buffer int) (*lane.Stream, error) {
-	e := set.Emitter
 	key := state.Key{Tenant: set.Tenant, Sink: set.Name}
 	learned := state.Peers{}
 	for a, v := range peers {
 		learned[a] = v
 	}
+	client := emitterOptions(set.Emitter, s.cfg.Egress)
+	client.Buffer = buffer
 	stream, err := emit.New(emit.Options{
-		Client: emitter.Options{
-			Addresses: e.Addresses,
-			TLS: emitter.TLS{CA: e.TLS.CA, Cert: e.TLS.Cert, Key: e.TLS.Key,
-				ServerName: e.TLS.ServerName, MinVersion: e.TLS.MinVersion},
-			RotateEvery: e.RotateEvery, RotateBytes: e.RotateBytes, RetryMax: e.RetryMax,
-			Control: newEgress(s.cfg.Egress).control, Buffer: buffer,
-		},
-		Known: peers,
+		Client: client,
+		Known:  peers,
 		Learned: func(address, answer string) { // from one goroutine, the client's
 			learned[address] = answer
 			s.control.Learn(key, learned)
@@ -79,6 +74,23 @@ func (s *Service) makeStream(set *tenants.Sink, peers state.Peers, buffer int) (
 		return nil, fmt.Errorf("sink %s: %w", key, err)
 	}
 	return stream, nil
+}
+
+func emitterOptions(e *tenants.EmitterSink, rules tenants.Egress) emitter.Options {
+	return emitter.Options{
+		Addresses: e.Addresses,
+		TLS: emitter.TLS{CA: e.TLS.CA, Cert: e.TLS.Cert, Key: e.TLS.Key,
+			ServerName: e.TLS.ServerName, MinVersion: e.TLS.MinVersion},
+		RotateEvery: e.RotateEvery, RotateBytes: e.RotateBytes, RetryMax: e.RetryMax,
+		Control: newEgress(rules).control,
+	}
+}
+
+func kinesisOptions(k *tenants.KinesisSink, rules tenants.Egress) kinesis.Options {
+	return kinesis.Options{
+		Stream: k.Stream, Region: k.AWS.Region, Endpoint: k.AWS.Endpoint, RoleARN: k.AWS.RoleARN, ExternalID: k.AWS.ExternalID,
+		PartitionKey: k.PartitionKey, Ordered: k.Ordered, Aggregate: k.Aggregate, Control: newEgress(rules).control,
+	}
 }
 
 // streamBuffer is how many bytes may wait in one stream sink: an eighth of the
@@ -111,4 +123,34 @@ func (s *Service) openBuckets() error {
 	s.buckets = s3.NewClients(s.store.ID(), s3.Options{Control: newEgress(s.cfg.Egress).control,
 		Report: func(message string) { s.log.Warn().Msg(message) }})
 	return nil
+}
+
+// TestSink tries one sink out with the service's settings, by the code with
+// which its lanes deliver, and touches neither journal nor lanes. It tells each
+// step as it ends, and says whether the sink would work.
+func TestSink(ctx context.Context, cfg *tenants.Service, set *tenants.Sink, tell func(check.Step)) (bool, error) {
+	r := check.New(tell)
+	switch {
+	case set.Dir != nil:
+		return dir.Check(ctx, set.Dir.Path, check.ObjectKey("", string(set.Tenant), set.Name), set.Deliver.MaxBytes, r), nil
+	case set.S3 != nil:
+		bucket := s3.New(set.S3, s3.NewClients("test-"+check.Token(), s3.Options{Control: r.Control(newEgress(cfg.Egress).control)}))
+		return bucket.Check(ctx, check.ObjectKey(bucket.Prefix(), string(set.Tenant), set.Name), r), nil
+	case set.Emitter != nil:
+		line, id := check.Event(set.Tenant, set.Output.Fields, time.Now())
+		frame, err := framer(set.Emitter)
+		if err != nil {
+			return false, fmt.Errorf("sink %s/%s: %w", set.Tenant, set.Name, err)
+		}
+		if frame != nil {
+			line = frame(nil, line)
+		}
+		return emit.Check(ctx, emitterOptions(set.Emitter, cfg.Egress), line, id, r), nil
+	case set.Kinesis != nil:
+		line, _ := check.Event(set.Tenant, set.Output.Fields, time.Now())
+		o := kinesisOptions(set.Kinesis, cfg.Egress)
+		o.Control = r.Control(o.Control)
+		return kinesis.Check(ctx, o, line, r), nil
+	}
+	return false, fmt.Errorf("sink %s/%s: its kind is not in this build", set.Tenant, set.Name)
 }

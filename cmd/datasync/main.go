@@ -19,6 +19,7 @@ type cli struct {
 	Run      runCmd      `cmd:"" help:"Run the service until SIGTERM or Ctrl-C; SIGHUP reads the tenants' files again."`
 	Demo     demoCmd     `cmd:"" help:"Show the whole product in one process: no other service, no file to write first."`
 	Validate validateCmd `cmd:"" help:"Check the configuration and every tenant's file; nothing is dialled."`
+	TestSink testSinkCmd `cmd:"" help:"Try one sink for real, stage by stage: what is seen, how long it takes, and how to mend what fails."`
 	Receive  receiveCmd  `cmd:"" help:"Receive lines over TLS, to try an emitter against."`
 	Generate generateCmd `cmd:"" help:"Make realistic seeded events, for trying and for benchmarks."`
 	Journal  journalCmd  `cmd:"" help:"Read a journal without a running service."`

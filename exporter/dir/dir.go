@@ -188,7 +188,7 @@ func syncDir(dir string) error {
 }
 
 // classify maps what a disk says to what the lane does about it.
-func classify(err error, root string) error {
+func classify(err error, root string) *lane.Error {
 	e := &lane.Error{Verdict: lane.Away, Class: lane.Reset, Err: err}
 	switch {
 	case errors.Is(err, lane.ErrForeign):
@@ -198,6 +198,8 @@ func classify(err error, root string) error {
 		e.Class, e.Hint = lane.Full, "make room on the disk that holds "+root
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		e.Class, e.Park, e.Hint = lane.Forbidden, true, "let the service's user write in "+root
+	case errors.Is(err, syscall.EXDEV):
+		e.Class, e.Park, e.Hint = lane.Invalid, true, "everything below "+root+" must be on one file system: an object is written in "+tmp+" and then linked to its name"
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrNotExist):
 		e.Class, e.Park, e.Hint = lane.NotFound, true, "something on the way to "+root+" is no folder"
 	}

@@ -204,11 +204,7 @@ func (s *Sink) onState(st emitter.State) {
 	if cause == nil {
 		cause = errors.New("the peer takes nothing at the moment; the connection is kept")
 	}
-	e := &lane.Error{Verdict: lane.Away, Class: lane.Class(st.Reason), Hint: st.Hint, Err: cause}
-	switch e.Class {
-	case lane.TLSVerify, lane.TLSClientCert, lane.Auth, lane.Forbidden:
-		e.Park = true
-	}
+	e := asLane(st.Reason, st.Hint, cause)
 	s.to.Trouble(s.stream, &lane.Trouble{Err: e, Stalled: st.Stalled, Retry: st.NextRetry})
 }
 

@@ -34,7 +34,8 @@ type client struct {
 	o Options
 
 	mu   sync.Mutex
-	sdk  *kinesis.Client // nil: to be made
+	sdk  *kinesis.Client         // nil: to be made
+	own  aws.CredentialsProvider // the service's, of which a role is assumed
 	http *http.Transport
 }
 
@@ -52,7 +53,7 @@ func (c *client) put(ctx context.Context, body []byte, n int) ([]result, error) 
 	lent := &lent{r: bytes.NewReader(body)}
 	defer lent.takeBack()
 	ctx = context.WithValue(ctx, bodyKey{}, lent)
-	out, err := sdk.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: &c.o.Stream, Records: []types.PutRecordsRequestEntry{}})
+	out, err := sdk.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: &c.o.Stream, Records: []types.PutRecordsRequestEntry{}}, withOwnBody)
 	if err != nil {
 		c.doubt(err)
 		return nil, err
@@ -122,6 +123,7 @@ func (c *client) connect(ctx context.Context) (*kinesis.Client, error) {
 		return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = c.o.withDefaults().Tuning.RetryMin })
 	}
 	identity := cfg.Credentials
+	c.own = marked{cfg.Credentials}
 	if c.o.RoleARN != "" {
 		by := sts.NewFromConfig(cfg, func(o *sts.Options) { o.HTTPClient = web })
 		identity = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(by, c.o.RoleARN, func(o *stscreds.AssumeRoleOptions) {
@@ -136,10 +138,12 @@ func (c *client) connect(ctx context.Context) (*kinesis.Client, error) {
 		if c.o.Endpoint != "" {
 			o.BaseEndpoint = &c.o.Endpoint
 		}
-		o.APIOptions = append(o.APIOptions, useOwnBody)
 	})
 	return c.sdk, nil
 }
+
+// withOwnBody is for calls of PutRecords.
+func withOwnBody(o *kinesis.Options) { o.APIOptions = append(o.APIOptions, useOwnBody) }
 
 func useOwnBody(stack *middleware.Stack) error {
 	_, err := stack.Serialize.Swap(ownBody{}.ID(), ownBody{})

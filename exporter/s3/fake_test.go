@@ -92,6 +92,8 @@ func step(r *http.Request) string {
 	switch m := r.Method; {
 	case strings.Contains(r.URL.Path, "/.datasync-probe/"):
 		return "probe " + strings.ToLower(m)
+	case m == http.MethodHead && strings.Count(strings.Trim(r.URL.Path, "/"), "/") == 0:
+		return "bucket"
 	case m == http.MethodPost && q.Has("uploads"):
 		return "create"
 	case m == http.MethodPost && q.Has("uploadId"):
@@ -216,6 +218,8 @@ func (f *fake) do(w http.ResponseWriter, r *http.Request, st string) {
 	switch st {
 	case "put", "probe put":
 		f.write(w, r, key, object{string(body), r.Header.Clone()})
+	case "bucket":
+		w.Header().Set("X-Amz-Bucket-Region", "eu-west-1")
 	case "head":
 		if !there {
 			w.WriteHeader(404)

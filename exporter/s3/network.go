@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"sync"
 	"syscall"
@@ -84,7 +85,16 @@ func (n *network) dialTLS(ctx context.Context, network, address string) (net.Con
 	ctx, cancel := context.WithTimeout(ctx, tlsTimeout)
 	defer cancel()
 	c := tls.Client(raw, cfg)
-	if err := c.HandshakeContext(ctx); err != nil {
+	// net/http leaves these hooks to whoever shakes hands; check.Run listens.
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.TLSHandshakeStart != nil {
+		trace.TLSHandshakeStart()
+	}
+	err = c.HandshakeContext(ctx)
+	if trace != nil && trace.TLSHandshakeDone != nil {
+		trace.TLSHandshakeDone(c.ConnectionState(), err)
+	}
+	if err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}
 	return c, nil

@@ -43,7 +43,7 @@ func (c *Clients) probed(set *tenants.S3Sink) *probe {
 // each bucket and prefix of a store of another maker; AWS promises it, and no
 // object need appear there that its readers did not ask for.
 func (s *Sink) conditional(ctx context.Context, c *client) (bool, error) {
-	if c.Options().BaseEndpoint == nil {
+	if !s.custom(c) {
 		return true, nil
 	}
 	p := s.clients.probed(s.set)
@@ -64,11 +64,19 @@ func (s *Sink) conditional(ctx context.Context, c *client) (bool, error) {
 	}
 	p.known = true
 	if !honoured {
-		s.clients.o.Report(fmt.Sprintf("the store at %s does not honour If-None-Match for bucket %s: "+
-			"an object that somebody else put under a drop's key would be overwritten; set conditional_put: false for its sinks to say that you know",
-			s.set.AWS.Endpoint, s.set.Bucket))
+		s.clients.o.Report(notHonoured(s.set))
 	}
 	return !p.refuses, nil
+}
+
+// custom says that the store is of another maker than AWS.
+func (s *Sink) custom(c *client) bool { return c.Options().BaseEndpoint != nil }
+
+// notHonoured tells of a store that takes If-None-Match for nothing.
+func notHonoured(set *tenants.S3Sink) string {
+	return fmt.Sprintf("the store at %s does not honour If-None-Match for bucket %s: "+
+		"an object that somebody else put under a drop's key would be overwritten; set conditional_put: false for its sinks to say that you know",
+		set.AWS.Endpoint, set.Bucket)
 }
 
 // asked is how often the probe is put: once more than needed, for an instance
@@ -96,5 +104,11 @@ func (s *Sink) ask(ctx context.Context, c *client, key string) (bool, error) {
 
 // remove deletes the probe's object where it may; it is harmless where it stays.
 func (s *Sink) remove(ctx context.Context, c *client, key string) {
-	_, _ = c.DeleteObject(ctx, &sdk.DeleteObjectInput{Bucket: &s.set.Bucket, Key: &key})
+	_, _ = s.delete(ctx, c, key)
+}
+
+// delete deletes an object; versions says that the bucket keeps what it was.
+func (s *Sink) delete(ctx context.Context, c *client, key string) (versions bool, err error) {
+	out, err := c.DeleteObject(ctx, &sdk.DeleteObjectInput{Bucket: &s.set.Bucket, Key: &key})
+	return err == nil && aws.ToBool(out.DeleteMarker), err
 }

@@ -23,6 +23,7 @@ var layers = [][]string{
 	{"exporter/state"},
 	{"exporter/tenants"},
 	{"exporter/lane"},
+	{"exporter/check"}, // below the sinks: each tells its own steps
 	{"exporter/dir", "exporter/emit", "exporter/s3", "exporter/kinesis"},
 	{"exporter/admin"},
 	{"exporter"},
