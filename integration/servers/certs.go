@@ -25,10 +25,7 @@ type Certs struct{ CA, Cert, Key string }
 // 127.0.0.1, with which a client may show itself as well.
 func NewCerts(t testing.TB) Certs {
 	t.Helper()
-	return NewAuthority(t, "integration CA").issue("cert", 24*time.Hour, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "receiver"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	})
+	return NewAuthority(t, "integration CA").Local("cert", 24*time.Hour)
 }
 
 // Authority issues certificates into files of its folder, and is good for a day.
@@ -64,6 +61,16 @@ func (a *Authority) Server(valid time.Duration) Certs {
 func (a *Authority) Client(file string, valid time.Duration) Certs {
 	a.t.Helper()
 	return a.named(file, "datasync", x509.ExtKeyUsageClientAuth, valid)
+}
+
+// Local issues a certificate of a receiver at 127.0.0.1, with which a client
+// may show itself as well.
+func (a *Authority) Local(file string, valid time.Duration) Certs {
+	a.t.Helper()
+	return a.issue(file, valid, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "receiver"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	})
 }
 
 func (a *Authority) named(file, name string, use x509.ExtKeyUsage, valid time.Duration) Certs {
