@@ -12,12 +12,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // IDs counts how often each event id was seen.
 type IDs map[string]int
 
-// AddLines reads NDJSON, gzip or not by its name, and counts the ids of its events.
+// AddLines reads NDJSON, gzip or zstd or neither by its name, and counts the ids of its events.
 func (ids IDs) AddLines(t testing.TB, path string) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -26,11 +28,19 @@ func (ids IDs) AddLines(t testing.TB, path string) {
 	}
 	defer f.Close()
 	var r io.Reader = f
-	if strings.HasSuffix(path, ".gz") {
+	switch filepath.Ext(path) {
+	case ".gz":
 		z, err := gzip.NewReader(bufio.NewReaderSize(f, 64<<10))
 		if err != nil {
 			t.Fatalf("%s: %v", path, err)
 		}
+		r = z
+	case ".zst":
+		z, err := zstd.NewReader(f)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		defer z.Close()
 		r = z
 	}
 	sc := bufio.NewScanner(r)
