@@ -66,7 +66,8 @@ func (k *Kafka) Up() {
 	})
 }
 
-// Topic makes a topic.
+// Topic makes a topic, and waits until the broker names leaders of all its
+// partitions: right after it is made, clients may still be told that there is none.
 func (k *Kafka) Topic(name string, partitions int) {
 	k.t.Helper()
 	err := k.ask(30*time.Second, func(ctx context.Context, c *kadm.Client) error {
@@ -79,6 +80,19 @@ func (k *Kafka) Topic(name string, partitions int) {
 	if err != nil {
 		k.t.Fatalf("create topic %s: %v", name, err)
 	}
+	await(k.t, k.Process, func() bool {
+		led := 0
+		err := k.ask(2*time.Second, func(ctx context.Context, c *kadm.Client) error {
+			topics, err := c.ListTopics(ctx, name)
+			for _, p := range topics[name].Partitions {
+				if p.Err == nil && p.Leader >= 0 {
+					led++
+				}
+			}
+			return err
+		})
+		return err == nil && led == partitions
+	})
 }
 
 // ask calls with a client that knows nothing of before.
