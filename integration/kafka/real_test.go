@@ -97,21 +97,3 @@ func TestRealKafkaTopicComesAndGrows(t *testing.T) {
 		}
 	}
 }
-
-// Alone: what Kafka to a folder costs.
-func TestAcceptRealKafkaAlone(t *testing.T) {
-	n := harness.Events(t)
-	k := servers.NewKafka(t)
-	k.Topic(topic, 8)
-	said := harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "200", "--seed", "1",
-		"--to", "kafka://"+k.Addr+"/"+topic)
-	t.Logf("generate: %s", strings.TrimSpace(said))
-	s := service(t, feed("mitigations", k.Addr, topic, ""))
-	s.Tenants(200, "  - name: drops\n    dir: {path: \"{dir}/drops\"}\n    compression: none\n    deliver: {max_age: 2s}\n")
-	s.Up(30 * time.Second)
-	began := time.Now()
-	s.Delivered(int64(n), 5*time.Minute)
-	took := time.Since(began)
-	s.End(false)
-	t.Logf("%d events from Kafka into drops in %.1f s, %.1f CPU s per million events, peak memory %d MB", n, took.Seconds(), s.Used.Seconds()*1e6/float64(n), s.Peak>>20)
-}

@@ -128,26 +128,3 @@ func TestS3Multipart(t *testing.T) {
 		t.Errorf("peak memory %d MB", s.Peak>>20)
 	}
 }
-
-// TestAcceptEachS3SinkAlone measures file → journal → one kind of S3 sink, for
-// 200 tenants, the service's process alone.
-func TestAcceptEachS3SinkAlone(t *testing.T) {
-	n := harness.Events(t)
-	servers.Credentials(t)
-	for _, c := range []struct{ name, settings string }{{"NDJSON gzip", ""}, {"Parquet zstd", "    format: parquet\n"}} {
-		t.Run(c.name, func(t *testing.T) {
-			g := newGateway(t, "lake")
-			s := harness.NewService(t, "")
-			s.Tenants(200, fmt.Sprintf("  - name: s\n    s3: {bucket: lake, region: us-east-1, endpoint: %q, path_style: true}\n%s    deliver: {max_age: 2s}\n", g.URL(), c.settings))
-			harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "200", "--seed", "1",
-				"--to", filepath.Join(s.Dir, "in", "a.ndjson"))
-			began := time.Now()
-			s.Up(30 * time.Second)
-			s.Delivered(int64(n), 10*time.Minute)
-			took := time.Since(began)
-			s.End(false)
-			t.Logf("%-14s %8.0f events/s, %5.1f CPU s per million events, peak memory %d MB",
-				c.name, float64(n)/took.Seconds(), s.Used.Seconds()*1e6/float64(n), s.Peak>>20)
-		})
-	}
-}

@@ -1,0 +1,172 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"debug/buildinfo"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"datasync/integration/harness"
+	"datasync/integration/servers"
+)
+
+const (
+	tenants    = 200
+	partitions = 8
+	seed       = 1
+)
+
+// bed is what all paths share: the broker with its topics, and the same events
+// as a file.
+type bed struct {
+	t      *testing.T // of all paths, so that these outlive a row
+	broker *servers.Kafka
+	topics map[string]bool
+	files  map[int]string
+	bytes  float64 // an event's, on average
+}
+
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	servers.Credentials(t)
+	return &bed{t: t, topics: map[string]bool{}, files: map[int]string{}}
+}
+
+// generate makes the first n events of the one seed, for all paths the same.
+func (b *bed) generate(n int, to string) {
+	b.t.Helper()
+	said := harness.Run(b.t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", fmt.Sprint(tenants), "--seed", fmt.Sprint(seed), "--to", to)
+	var made int
+	var mb float64
+	if _, err := fmt.Sscanf(said, "%d events (%f MB)", &made, &mb); err != nil || made != n {
+		b.t.Fatalf("generate said %q: %v", said, err)
+	}
+	b.bytes = mb * 1e6 / float64(n)
+}
+
+// topic is a topic that holds n events in batches of a compression.
+func (b *bed) topic(compression string, n int) string {
+	b.t.Helper()
+	if b.broker == nil {
+		b.broker = servers.NewKafka(b.t)
+		coordinator(b.t, b.broker.Addr)
+	}
+	name := fmt.Sprintf("events-%s-%d", compression, n)
+	if !b.topics[name] {
+		b.broker.Topic(name, partitions)
+		b.generate(n, "kafka://"+b.broker.Addr+"/"+name+"?compression="+compression)
+		b.topics[name] = true
+	}
+	return name
+}
+
+// coordinator asks for a group's, on which a new broker first makes the topic of
+// all groups' offsets; else the first row would wait for that.
+func coordinator(t *testing.T, addr string) {
+	t.Helper()
+	c, err := kadm.NewOptClient(kgo.SeedBrokers(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	harness.Until(t, time.Minute, "coordinator of groups", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		r := c.FindGroupCoordinators(ctx, "any")
+		return r.Error() == nil
+	})
+}
+
+// file holds n events, one a line.
+func (b *bed) file(n int) string {
+	b.t.Helper()
+	if b.files[n] == "" {
+		path := filepath.Join(b.t.TempDir(), fmt.Sprintf("%d.ndjson", n))
+		b.generate(n, path)
+		b.files[n] = path
+	}
+	return b.files[n]
+}
+
+// eachLine calls with every line of a file, its newline left out.
+func eachLine(t *testing.T, path string, call func(line []byte)) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	sc := bufio.NewScanner(f)
+	sc.Buffer(make([]byte, 256<<10), 1<<20)
+	for sc.Scan() {
+		call(sc.Bytes())
+	}
+	if err := sc.Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// conditions are what the figures depend on, a line each.
+func (b *bed) conditions(t *testing.T) []string {
+	t.Helper()
+	return []string{
+		fmt.Sprintf("%s, %d cores of %s, %s", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpuModel(t), builtWith(t, harness.Binary(t)).GoVersion),
+		fmt.Sprintf("events of %.0f B on average, of %d tenants (Zipf), %d partitions", b.bytes, tenants, partitions),
+		fmt.Sprintf("Kafka %s, versitygw %s, kinesalite %s", kafkaVersion(t),
+			builtWith(t, servers.Installed(t, ".testbed/bin/versitygw", "stores")).Main.Version, kinesaliteVersion(t)),
+	}
+}
+
+func cpuModel(t *testing.T) string {
+	t.Helper()
+	model := runtime.GOARCH // where the kernel names none
+	eachLine(t, "/proc/cpuinfo", func(line []byte) {
+		if key, value, ok := strings.Cut(string(line), ":"); ok && strings.TrimSpace(key) == "model name" {
+			model = strings.TrimSpace(value)
+		}
+	})
+	return model
+}
+
+func builtWith(t *testing.T, program string) *buildinfo.BuildInfo {
+	t.Helper()
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+// kafkaVersion is that of the broker's jar.
+func kafkaVersion(t *testing.T) string {
+	t.Helper()
+	jars, err := filepath.Glob("../.kafka/*/kafka_*.jar")
+	if err != nil || len(jars) != 1 {
+		t.Fatalf("Kafka's jar (task brokers installs it): %q, %v", jars, err)
+	}
+	_, version, _ := strings.Cut(strings.TrimSuffix(filepath.Base(jars[0]), ".jar"), "-")
+	return version
+}
+
+func kinesaliteVersion(t *testing.T) string {
+	t.Helper()
+	raw, err := os.ReadFile(servers.Installed(t, "testbed/node_modules/kinesalite/package.json", "streams"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var about struct{ Version string }
+	if err := json.Unmarshal(raw, &about); err != nil {
+		t.Fatal(err)
+	}
+	return about.Version
+}
