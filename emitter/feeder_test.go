@@ -185,7 +185,7 @@ func (f *feeder) offer() bool {
 // wait waits until ok, asked under the feeder's lock at every event.
 func (f *feeder) wait(what string, ok func() bool) {
 	f.t.Helper()
-	deadline := time.NewTimer(15 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	for {
 		f.mu.Lock()

@@ -108,7 +108,7 @@ func (b *bench) down() {
 
 func (b *bench) until(what string, ok func() bool) {
 	b.t.Helper()
-	deadline := time.After(40 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

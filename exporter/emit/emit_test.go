@@ -133,7 +133,7 @@ func (r *rig) append(shard, n int) {
 // settled waits until all lanes have everything confirmed.
 func (r *rig) settled() []lane.View {
 	r.t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -128,7 +128,7 @@ func TestLedgerBalancesOverManyLives(t *testing.T) {
 	}
 	l := live(t, dir, f, q)
 	defer l.die()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	var fact state.Lane

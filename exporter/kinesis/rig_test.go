@@ -51,7 +51,7 @@ type rig struct {
 
 func newRig(t testing.TB, f *fakeStream, o Options, c caller) *rig {
 	r := &rig{t: t, f: f, lines: map[feeds.Sequence][]string{}, refusedBy: map[string]string{},
-		room: make(chan struct{}, 1), news: make(chan struct{}, 1), patience: 20 * time.Second}
+		room: make(chan struct{}, 1), news: make(chan struct{}, 1), patience: time.Minute}
 	o.Stream = f.name
 	if o.Tuning == (Tuning{}) {
 		o.Tuning = quick

@@ -142,7 +142,7 @@ func (r *rig) append(tenant feeds.TenantID, n int) {
 // until waits for a condition of a lane.
 func (r *rig) until(k state.Key, what string, ok func(View) bool) View {
 	r.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {

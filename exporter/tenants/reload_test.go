@@ -190,7 +190,7 @@ func TestWatcherTellsOfChanges(t *testing.T) {
 			go func() { done <- w.Run(ctx) }()
 			wait := func(what string, ok func(Change) bool) {
 				t.Helper()
-				deadline := time.After(10 * time.Second)
+				deadline := time.After(time.Minute)
 				for {
 					select {
 					case c := <-changes:

@@ -174,7 +174,7 @@ func (s *server) stop(t testing.TB) {
 			t.Error(err)
 		}
 		s.ended <- nil
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the feed does not stop")
 	}
 }

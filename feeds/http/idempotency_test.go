@@ -144,7 +144,7 @@ func until(t testing.TB, is func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	end := time.After(10 * time.Second)
+	end := time.After(time.Minute)
 	for !is() {
 		select {
 		case <-tick.C:
