@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"datasync/integration/harness"
+	"datasync/integration/readers"
 	"datasync/integration/servers"
 )
 
@@ -89,7 +90,7 @@ func drops(t *testing.T, dir, format string) (objects int, ids harness.IDs) {
 	}
 	ids = harness.Drops(t, dir, "s") // its numbers, and ids where it is NDJSON
 	if format == "parquet" {
-		ids = harness.Parquet(t, dir, "s")
+		ids = readers.IDs(t, dir, "s")
 	}
 	return objects, ids
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -98,35 +97,6 @@ func Drops(t testing.TB, dir, sink string) IDs {
 		}
 	}
 	return ids
-}
-
-// Parquet counts the ids of all Parquet drops below dir, read by DuckDB.
-func Parquet(t testing.TB, dir, sink string) IDs {
-	t.Helper()
-	out := filepath.Join(t.TempDir(), "ids.csv")
-	DuckDB(t, fmt.Sprintf(`COPY (SELECT event_id FROM read_parquet('%s/*/sink=%s/*/*/*.parquet', hive_partitioning=false)) TO '%s' (HEADER false)`, dir, sink, out))
-	raw, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ids := IDs{}
-	for line := range bytes.Lines(raw) {
-		ids[string(bytes.TrimSpace(line))]++
-	}
-	return ids
-}
-
-// DuckDB runs SQL and gives the last statement's rows, one JSON object a line.
-func DuckDB(t testing.TB, sql ...string) []byte {
-	t.Helper()
-	cmd := exec.Command("node", append([]string{"../duckdb.mjs"}, sql...)...)
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("DuckDB (task readers installs it): %v\n%s", err, errs.String())
-	}
-	return out
 }
 
 // Want holds ids to the first n of a seed: none missing, none foreign, and

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"datasync/integration/harness"
+	"datasync/integration/readers"
 	"datasync/integration/servers"
 )
 
@@ -148,11 +149,13 @@ func says(t *testing.T, s *harness.Service, what string) {
 // check holds what every server has to what was made for the tenants it serves.
 func (w *world) check(t *testing.T, n int) {
 	t.Helper()
-	of := owners(t, n)
+	truth := readers.NewTruth(t, readers.Options{Retimed: true})
+	of := owners(t, n, truth)
 	all := func(int) bool { return true }
-	want(t, "NDJSON in S3", harness.Drops(t, w.bucket, "drops"), of, all, true)
-	harness.Drops(t, w.bucket, "lake") // its numbers
-	want(t, "Parquet in S3", harness.Parquet(t, w.bucket, "lake"), of, all, true)
+	harness.Drops(t, w.bucket, "drops") // their numbers
+	harness.Drops(t, w.bucket, "lake")
+	want(t, "NDJSON in S3", readers.Check(t, truth, w.bucket, "drops"), of, all, true)
+	want(t, "Parquet in S3", readers.Check(t, truth, w.bucket, "lake"), of, all, true)
 	records, ids := w.records("plain")
 	want(t, fmt.Sprintf("plain Kinesis (%d records)", records), ids, of, all, false)
 	records, ids = w.records("packed")
@@ -228,13 +231,15 @@ func lines(t *testing.T, path string, call func(line []byte)) {
 	}
 }
 
-// owners generates the same events once more: by id, the number of the tenant.
-func owners(t *testing.T, n int) map[string]int {
+// owners generates the same events once more, at another time: by id, the
+// number of the tenant, and what readers are to find of each.
+func owners(t *testing.T, n int, truth *readers.Truth) map[string]int {
 	t.Helper()
 	of := make(map[string]int, n)
 	for seed, count := range map[int]int{1: n / 2, 2: n - n/2} {
 		path := filepath.Join(t.TempDir(), "events.ndjson")
 		harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(count), "--tenants", fmt.Sprint(tenants), "--seed", fmt.Sprint(seed), "--to", path)
+		truth.AddFile(path)
 		lines(t, path, func(line []byte) {
 			var e struct {
 				ID     string `json:"event_id"`
