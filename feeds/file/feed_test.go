@@ -145,6 +145,38 @@ func TestCopyTruncate(t *testing.T) {
 	}
 }
 
+// TestTruncationAtTheSameLength: neither a restart nor a closed file hides that
+// other lines, just as many bytes, stand where the old ones were read.
+func TestTruncationAtTheSameLength(t *testing.T) {
+	dir, pattern := glob(t)
+	a := filepath.Join(dir, "a.log")
+	write := func(text string) {
+		if err := os.WriteFile(a, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := newWorld()
+	f := w.feed(t, pattern, true, nil)
+	write("one\n")
+	settle(t, f)
+	f.closeAll()
+	write("two\n")
+	f = w.feed(t, pattern, true, nil) // it was down meanwhile
+	settle(t, f)
+	want(t, w, "one", "two")
+	for _, o := range f.order { // as beyond maxOpen
+		f.shut(o)
+	}
+	write("six\n")
+	later := time.Now().Add(time.Second) // the clock of file systems is coarse
+	if err := os.Chtimes(a, later, later); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, f)
+	want(t, w, "one", "two", "six")
+	f.closeAll()
+}
+
 func TestTruncationWhileItIsRead(t *testing.T) {
 	dir, pattern := glob(t)
 	a := filepath.Join(dir, "a.log")

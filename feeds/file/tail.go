@@ -155,7 +155,9 @@ func (f *Feed) ready(t *tail) (head []byte, ok bool) {
 		if err != nil || inodeOf(info) != t.ino {
 			return nil, false // moved or gone: the next scan sees it
 		}
-		if t.idle(info.Size()) {
+		// A file of the length that was read may still be another one: its head is
+		// compared once in a life, and whenever it was written to.
+		if t.idle(info.Size()) && info.ModTime().Equal(t.written) {
 			t.size = info.Size()
 			return nil, false
 		}

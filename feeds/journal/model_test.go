@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -41,6 +42,7 @@ type model struct {
 	facts   map[string]string
 	later   map[string][]string // what a crash may leave under a key put later
 	seq     feeds.Sequence
+	mu      sync.Mutex // the writer reports while it is crashed
 	reports []journal.Incident
 }
 
@@ -48,7 +50,11 @@ func (m *model) open() {
 	m.opts.FS = m.fs
 	clock := m.clock
 	m.opts.Now = func() time.Time { return time.UnixMilli(clock.Load()) }
-	m.opts.Report = func(i journal.Incident) { m.reports = append(m.reports, i) }
+	m.opts.Report = func(i journal.Incident) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.reports = append(m.reports, i)
+	}
 	var err error
 	if m.s, err = journal.OpenStore("data", m.opts); err != nil {
 		m.t.Fatal(err)
@@ -261,8 +267,10 @@ func (m *model) checkAll() {
 }
 
 func (m *model) crash() {
-	m.fs.Crash()
+	m.mu.Lock()
 	known := len(m.reports)
+	m.fs.Crash()
+	m.mu.Unlock()
 	_ = m.s.Close() // fails: the machine is down
 	m.reports = m.reports[:known]
 	m.fs = m.fs.Reboot()
