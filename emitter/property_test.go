@@ -35,7 +35,13 @@ func TestAnyFaultsLoseNothing(t *testing.T) {
 		o.Buffer = rapid.IntRange(1000, 300_000).Draw(rt, "buffer")
 		f := feed(t, o, 0)
 		n := 0
-		death := rapid.SampledFrom([]emittertest.Death{emittertest.Shutdown, emittertest.Kill, emittertest.RST})
+		deaths := []emittertest.Death{emittertest.RST}
+		if answer == emittertest.Orderly {
+			// A weak receiver that dies within the milliseconds of a drain passes
+			// for one that answered it (DESIGN.md): its lines may be lost.
+			deaths = append(deaths, emittertest.Shutdown, emittertest.Kill)
+		}
+		death := rapid.SampledFrom(deaths)
 		steps := map[string]func(rt *rapid.T){
 			"lines": func(rt *rapid.T) { n += rapid.IntRange(1, 400).Draw(rt, "lines"); f.to(n) },
 			"pause": func(rt *rapid.T) { pause(t, time.Duration(rapid.IntRange(1, 30).Draw(rt, "ms"))*time.Millisecond) },
