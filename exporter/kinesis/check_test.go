@@ -80,15 +80,15 @@ func TestCheckPutsOneRecord(t *testing.T) {
 			srv := httptest.NewServer(described{f, c.status, c.text})
 			defer srv.Close()
 			line, id := check.Event("acme", nil, time.Now())
-			got := try(Options{Stream: f.name, Region: "eu-west-1", Endpoint: srv.URL, Tuning: quick}, line)
+			got := try(Options{Stream: f.Name, Region: "eu-west-1", Endpoint: srv.URL, Tuning: quick}, line)
 			if !got.works || got.order != " credentials egress connect stream write" {
 				t.Fatalf("%+v", got)
 			}
 			if s := got.steps["stream"]; s.Note != c.note || !strings.Contains(s.Seen, c.says) {
 				t.Errorf("%+v", s)
 			}
-			if len(f.recs) != 1 || !bytes.Equal(f.recs[0].data, bytes.TrimSuffix(line, []byte("\n"))) || f.recs[0].key != id ||
-				!strings.Contains(got.steps["write"].Seen, f.recs[0].shard) {
+			if len(f.recs) != 1 || !bytes.Equal(f.recs[0].Data, bytes.TrimSuffix(line, []byte("\n"))) || f.recs[0].Key != id ||
+				!strings.Contains(got.steps["write"].Seen, f.recs[0].Shard) {
 				t.Errorf("the stream has %+v; told: %s", f.recs, got.steps["write"].Seen)
 			}
 		})
@@ -120,7 +120,7 @@ func TestCheckSaysWhatTheLaneSays(t *testing.T) {
 			}
 			f := newFakeStream(t, 1)
 			if c.put != "" {
-				f.whole = func() (int, string) { return 400, `{"__type":"` + c.put + `","message":"as told"}` }
+				f.Whole = func() (int, string) { return 400, `{"__type":"` + c.put + `","message":"as told"}` }
 			}
 			d := described{f, 200, fmt.Sprintf(summary, "ACTIVE")}
 			if c.describe != "" {
@@ -129,14 +129,14 @@ func TestCheckSaysWhatTheLaneSays(t *testing.T) {
 			srv := httptest.NewServer(d)
 			defer srv.Close()
 			o := c.o
-			o.Stream, o.Region, o.Tuning = f.name, "eu-west-1", quick
+			o.Stream, o.Region, o.Tuning = f.Name, "eu-west-1", quick
 			if o.Endpoint == "" {
 				o.Endpoint = srv.URL
 			}
 			cl := newClient(o)
 			defer cl.close()
 			_, err := cl.put(context.Background(), []byte(`{"Records":[{"Data":"e30=","PartitionKey":"k"}],"StreamName":"events"}`), 1)
-			inLane := classify(f.name, err)
+			inLane := classify(f.Name, err)
 			got := try(o, []byte("{}\n"))
 			if got.works || got.steps[c.step].Err == nil || got.fail.Class != c.class {
 				t.Fatalf("told%s, %v", got.order, got.fail)
@@ -155,10 +155,10 @@ func TestCheckSaysWhatTheLaneSays(t *testing.T) {
 func TestCheckOfARefusedRecord(t *testing.T) {
 	identity(t)
 	f := newFakeStream(t, 1)
-	f.failing, f.codes = 1, []string{"ProvisionedThroughputExceededException"}
+	f.Failing, f.Codes = 1, []string{"ProvisionedThroughputExceededException"}
 	srv := httptest.NewServer(described{f, 200, fmt.Sprintf(summary, "ACTIVE")})
 	defer srv.Close()
-	got := try(Options{Stream: f.name, Region: "eu-west-1", Endpoint: srv.URL, Tuning: quick}, []byte("{}\n"))
+	got := try(Options{Stream: f.Name, Region: "eu-west-1", Endpoint: srv.URL, Tuning: quick}, []byte("{}\n"))
 	if got.works || got.fail == nil || got.fail.Class != lane.Throttled || got.steps["write"].Err == nil {
 		t.Errorf("%+v", got)
 	}
@@ -174,7 +174,7 @@ func TestCheckAsARole(t *testing.T) {
 	sts := httptest.NewServer(gate)
 	defer sts.Close()
 	t.Setenv("AWS_ENDPOINT_URL_STS", sts.URL)
-	o := Options{Stream: f.name, Region: "eu-west-1", Endpoint: srv.URL, RoleARN: "arn:aws:iam::123456789012:role/puts", ExternalID: "acme", Tuning: quick}
+	o := Options{Stream: f.Name, Region: "eu-west-1", Endpoint: srv.URL, RoleARN: "arn:aws:iam::123456789012:role/puts", ExternalID: "acme", Tuning: quick}
 	if got := try(o, []byte("{}\n")); got.works || got.steps["role"].Err == nil || got.fail.Class != lane.Auth {
 		t.Errorf("refused: %+v", got)
 	}

@@ -67,15 +67,15 @@ func TestWhateverFails(t *testing.T) {
 
 func (p plan) run(t *testing.T, o Options) {
 	f := newFakeStream(t, p.Shards)
-	f.rand = rand.New(rand.NewPCG(p.Seed, 0))
-	f.failing, f.lose = p.Failing, p.Lose
-	f.codes = []string{"ProvisionedThroughputExceededException", "InternalFailure", "KMSThrottlingException", "SomethingNew"}
-	f.whole = func() (int, string) {
-		if f.rand.Float64() >= p.Wholly {
+	f.Rand = rand.New(rand.NewPCG(p.Seed, 0))
+	f.Failing, f.Losing = p.Failing, p.Lose
+	f.Codes = []string{"ProvisionedThroughputExceededException", "InternalFailure", "KMSThrottlingException", "SomethingNew"}
+	f.Whole = func() (int, string) {
+		if f.Rand.Float64() >= p.Wholly {
 			return 200, ""
 		}
 		codes := []string{"InternalFailure", "ProvisionedThroughputExceededException", "AccessDeniedException", "ResourceNotFoundException"}
-		return 400, `{"__type":"` + codes[f.rand.IntN(len(codes))] + `"}`
+		return 400, `{"__type":"` + codes[f.Rand.IntN(len(codes))] + `"}`
 	}
 	o.Buffer = p.Buffer
 	r := newRig(t, f, o, nil)
@@ -89,9 +89,9 @@ func (p plan) run(t *testing.T, o Options) {
 		r.offer(lines)
 		switch p.Reshard[i] {
 		case 0:
-			f.reshard(false)
+			f.Split()
 		case 1:
-			f.reshard(true)
+			f.Merge()
 		}
 	}
 	r.allConfirmed()
@@ -138,7 +138,7 @@ func TestThrottledShards(t *testing.T) {
 		t.Run(fmt.Sprintf("%s, %v failing", c.mode, c.failing), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFakeStream(t, 4)
-				f.rate, f.failing, f.codes = c.rate, c.failing, []string{"InternalFailure", "ProvisionedThroughputExceededException"}
+				f.RecordRate, f.Failing, f.Codes = c.rate, c.failing, []string{"InternalFailure", "ProvisionedThroughputExceededException"}
 				o := modes[c.mode]
 				o.Tuning.Linger = 100 * time.Millisecond
 				r := newRig(t, f, o, nil)
@@ -154,9 +154,9 @@ func TestThrottledShards(t *testing.T) {
 				r.allConfirmed()
 				r.end()
 				took := time.Since(began)
-				t.Logf("%d events in %v, %d calls, %d records too early", c.n, took.Round(time.Second), f.calls, f.tooEarly)
-				if len(f.have) != c.n || f.tooEarly == 0 || took > c.within {
-					t.Errorf("%d events are there; %d were too early; it took %v, and %v is allowed", len(f.have), f.tooEarly, took, c.within)
+				t.Logf("%d events in %v, %d calls, %d records too early", c.n, took.Round(time.Second), f.Calls, f.Throttled)
+				if len(f.have) != c.n || f.Throttled == 0 || took > c.within {
+					t.Errorf("%d events are there; %d were too early; it took %v, and %v is allowed", len(f.have), f.Throttled, took, c.within)
 				}
 				if o.Ordered {
 					inOrder(t, f)
@@ -174,9 +174,9 @@ func TestCallsAreFull(t *testing.T) {
 		lines = append(lines, event(i, "k", 0))
 	}
 	r.offer(lines)
-	r.until("two calls", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.have) == 1000 })
-	if f.calls != 2 || f.most != 500 {
-		t.Errorf("%d calls, %d records in the largest", f.calls, f.most)
+	r.until("two calls", func() bool { f.Lock(); defer f.Unlock(); return len(f.have) == 1000 })
+	if f.Calls != 2 || f.Most != 500 {
+		t.Errorf("%d calls, %d records in the largest", f.Calls, f.Most)
 	}
 	if err := r.sink.Flush(context.Background()); err != nil || len(f.have) != 1200 || r.confirmed != 1 {
 		t.Errorf("after a flush %d are there, %d segments confirmed (%v)", len(f.have), r.confirmed, err)
@@ -195,8 +195,8 @@ func TestAggregationPacksManyIntoOne(t *testing.T) {
 		}
 		r.offer(lines)
 		if i == n/2 {
-			f.reshard(false)
-			f.reshard(true)
+			f.Split()
+			f.Merge()
 		}
 	}
 	r.allConfirmed()
@@ -206,14 +206,14 @@ func TestAggregationPacksManyIntoOne(t *testing.T) {
 	}
 	shard := map[string]map[string]bool{}
 	for _, rec := range f.recs {
-		if len(rec.data) > maxAggregate {
-			t.Errorf("a record of %d bytes", len(rec.data))
+		if len(rec.Data) > maxAggregate {
+			t.Errorf("a record of %d bytes", len(rec.Data))
 		}
 		for _, u := range unpack(t, rec) {
-			if shard[u.key] == nil {
-				shard[u.key] = map[string]bool{}
+			if shard[u.Key] == nil {
+				shard[u.Key] = map[string]bool{}
 			}
-			shard[u.key][rec.shard] = true
+			shard[u.Key][rec.Shard] = true
 		}
 	}
 	for key, in := range shard {
@@ -228,7 +228,7 @@ func TestWhatTheStreamRefusesIsQuarantined(t *testing.T) {
 		for name, o := range modes {
 			t.Run(fmt.Sprintf("%s, named %v", name, !mute), func(t *testing.T) {
 				f := newFakeStream(t, 3)
-				f.limit, f.mute = 60_000, mute
+				f.MaxRecord, f.Mute = 60_000, mute
 				r := newRig(t, f, o, nil)
 				var lines []string
 				for i := range 700 {
@@ -260,7 +260,7 @@ func TestWhatTheStreamRefusesIsQuarantined(t *testing.T) {
 // and it goes on once mended.
 func TestAStreamThatRefusesEverythingRefusesNothing(t *testing.T) {
 	f := newFakeStream(t, 1)
-	f.limit, f.mute = 1, true
+	f.MaxRecord, f.Mute = 1, true
 	r := newRig(t, f, Options{}, nil)
 	r.offer([]string{event(1, "k", 0), event(2, "k", 0), event(3, "k", 0)})
 	r.until("trouble", func() bool { return len(r.troubles) >= 3 })
@@ -269,9 +269,9 @@ func TestAStreamThatRefusesEverythingRefusesNothing(t *testing.T) {
 		t.Errorf("%+v; refused %v", e, r.refusedBy)
 	}
 	r.mu.Unlock()
-	f.mu.Lock()
-	f.limit = 0
-	f.mu.Unlock()
+	f.Lock()
+	f.MaxRecord = 0
+	f.Unlock()
 	r.allConfirmed()
 	if len(f.have)+len(r.refusedBy) != 3 || len(r.refusedBy) > 2 {
 		t.Errorf("%v, refused %v", f.have, r.refusedBy)
@@ -303,19 +303,19 @@ func TestAQuarantineThatIsFullHoldsTheSegment(t *testing.T) {
 
 func TestThrottlingShowsOnlyWhereNothingPasses(t *testing.T) {
 	f := newFakeStream(t, 1)
-	f.failing, f.codes = 1, []string{"ProvisionedThroughputExceededException"}
+	f.Failing, f.Codes = 1, []string{"ProvisionedThroughputExceededException"}
 	r := newRig(t, f, Options{}, nil)
 	r.offer([]string{event(1, "k", 0)})
 	r.until("trouble", func() bool { return len(r.troubles) > 0 })
 	r.mu.Lock()
 	e := r.troubles[0]
 	r.mu.Unlock()
-	f.mu.Lock()
-	if e.Err.Class != lane.Throttled || e.Err.Park || e.Err.Hint == "" || f.calls < dryCalls {
-		t.Errorf("after %d calls: %+v", f.calls, e.Err)
+	f.Lock()
+	if e.Err.Class != lane.Throttled || e.Err.Park || e.Err.Hint == "" || f.Calls < dryCalls {
+		t.Errorf("after %d calls: %+v", f.Calls, e.Err)
 	}
-	f.failing = 0
-	f.mu.Unlock()
+	f.Failing = 0
+	f.Unlock()
 	r.allConfirmed()
 	r.until("the end of the trouble", func() bool { return r.troubles[len(r.troubles)-1] == nil })
 	r.end()
@@ -323,7 +323,7 @@ func TestThrottlingShowsOnlyWhereNothingPasses(t *testing.T) {
 
 func TestCloseLosesNothingAndSaysNothingMore(t *testing.T) {
 	f := newFakeStream(t, 1)
-	f.whole = func() (int, string) { return 400, `{"__type":"AccessDeniedException"}` }
+	f.Whole = func() (int, string) { return 400, `{"__type":"AccessDeniedException"}` }
 	r := newRig(t, f, Options{}, nil)
 	r.offer([]string{event(1, "k", 0)})
 	if err := r.sink.Flush(context.Background()); err == nil || !strings.Contains(err.Error(), "kinesis:PutRecords") {
@@ -342,7 +342,7 @@ func TestCloseLosesNothingAndSaysNothingMore(t *testing.T) {
 
 func TestAFlushEndsWithItsContext(t *testing.T) {
 	f := newFakeStream(t, 1)
-	f.failing, f.codes = 1, []string{"InternalFailure"}
+	f.Failing, f.Codes = 1, []string{"InternalFailure"}
 	r := newRig(t, f, Options{}, nil)
 	r.offer([]string{event(1, "k", 0)})
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)

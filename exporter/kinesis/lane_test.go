@@ -60,7 +60,7 @@ func live(t *testing.T, dir string, f *fakeStream, q *kept) *life {
 		t.Fatal(err)
 	}
 	l.runner = lane.NewRunner(lane.RunnerOptions{Spools: spools, Quarantine: q, JournalID: l.store.ID()})
-	l.sink = newSink(Options{Stream: f.name, Tuning: quick, Buffer: 64 << 10}, l.runner, direct{f})
+	l.sink = newSink(Options{Stream: f.Name, Tuning: quick, Buffer: 64 << 10}, l.runner, direct{f})
 	sh := &lane.Shard{Name: "edge-0-x", Journal: l.log, Home: state.At(l.log)}
 	fact, _, err := sh.Home.Lane(key)
 	if err != nil {
@@ -118,7 +118,7 @@ func (l *life) append(first, n int) {
 // balances: delivered, filtered, refused and in the quarantine.
 func TestLedgerBalancesOverManyLives(t *testing.T) {
 	f := newFakeStream(t, 2)
-	f.limit, f.failing, f.codes = 3000, 0.3, []string{"InternalFailure"}
+	f.MaxRecord, f.Failing, f.Codes = 3000, 0.3, []string{"InternalFailure"}
 	q := &kept{}
 	dir := t.TempDir()
 	for i := range 5 {
@@ -143,8 +143,8 @@ func TestLedgerBalancesOverManyLives(t *testing.T) {
 	if fact.Filtered != 1000 || fact.Refused != 100 || fact.Delivered != 8900 {
 		t.Errorf("the ledger says %+v", fact)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.Lock()
+	defer f.Unlock()
 	if len(f.have) != 8900 {
 		t.Errorf("%d events are there, want 8900", len(f.have))
 	}

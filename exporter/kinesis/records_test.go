@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"math/big"
 	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"datasync/exporter/kinesis/kinesistest"
 )
 
 func TestPartitionKeys(t *testing.T) {
@@ -77,14 +78,14 @@ func TestAggregatesUnpack(t *testing.T) {
 			recs = append(recs, &record{line: rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(rt, "line"), key: key, slot: uint64(cellOf(key))})
 		}
 		data := appendAggregate(nil, recs)
-		at, _ := new(big.Int).SetString(string(cellStarts[recs[0].slot]), 10)
-		got := unpack(t, fakeRecord{data: data, from: at, to: at})
+		at := kinesistest.Hash{byte(recs[0].slot)} // the cell's first, no wider
+		got := unpack(t, kinesistest.Record{Data: data, From: at, To: at})
 		if len(got) != len(recs) {
 			rt.Fatalf("%d of %d records come out", len(got), len(recs))
 		}
 		for i, r := range recs {
-			if !bytes.Equal(got[i].data, r.line) || got[i].key != string(r.key) {
-				rt.Errorf("record %d is %q of %q, was %q of %q", i, got[i].data, got[i].key, r.line, r.key)
+			if !bytes.Equal(got[i].Data, r.line) || got[i].Key != string(r.key) {
+				rt.Errorf("record %d is %q of %q, was %q of %q", i, got[i].Data, got[i].Key, r.line, r.key)
 			}
 		}
 	})

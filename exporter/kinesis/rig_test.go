@@ -3,27 +3,70 @@ package kinesis
 import (
 	"bytes"
 	"context"
-	"crypto/md5"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"math/big"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/aws/smithy-go"
 
+	"datasync/exporter/kinesis/kinesistest"
 	"datasync/exporter/lane"
 	"datasync/exporter/state"
 	"datasync/feeds"
 )
 
-// apiErr is an *apiError as the SDK gives one.
-type apiErr struct{ *apiError }
+// fakeStream is a stream that keeps what it stores.
+type fakeStream struct {
+	*kinesistest.Stream
+	t    testing.TB
+	recs []kinesistest.Record
+	have map[string]int // by event_id, unpacked
+}
 
-// ErrorFault is smithy.APIError's.
-func (apiErr) ErrorFault() smithy.ErrorFault { return smithy.FaultClient }
+func newFakeStream(t testing.TB, shards int) *fakeStream {
+	f := &fakeStream{t: t, Stream: kinesistest.NewStream("events", shards, 1), have: map[string]int{}}
+	f.Stored = func(r kinesistest.Record) {
+		f.recs = append(f.recs, r)
+		for _, u := range unpack(t, r) {
+			f.have[string(scalar(u.Data, member("event_id")))]++
+		}
+	}
+	return f
+}
+
+// direct is a caller that reaches the stream without a network and without the
+// SDK's own retries.
+type direct struct{ f *fakeStream }
+
+func (d direct) close() {}
+
+func (d direct) put(_ context.Context, body []byte, n int) ([]result, error) {
+	status, text := kinesistest.Account{d.f.Name: d.f.Stream}.Put(body)
+	if status == 0 {
+		return nil, context.DeadlineExceeded
+	}
+	var out struct {
+		Type    string `json:"__type"`
+		Message string
+		Records []struct{ ShardId, ErrorCode, ErrorMessage string }
+	}
+	if err := json.Unmarshal(text, &out); err != nil {
+		panic(err)
+	}
+	if status != 200 {
+		return nil, &smithy.GenericAPIError{Code: out.Type, Message: out.Message, Fault: smithy.FaultClient}
+	}
+	rs := make([]result, n)
+	for i, r := range out.Records {
+		rs[i] = result{stored: r.ErrorCode == "", shard: r.ShardId, code: r.ErrorCode, message: r.ErrorMessage}
+		if !rs[i].stored {
+			rs[i].shard = shardName.FindString(r.ErrorMessage)
+		}
+	}
+	return rs, nil
+}
 
 // quick are times with which a test does not wait.
 var quick = Tuning{Linger: time.Millisecond, RetryMin: time.Millisecond, RetryMax: 4 * time.Millisecond,
@@ -52,7 +95,7 @@ type rig struct {
 func newRig(t testing.TB, f *fakeStream, o Options, c caller) *rig {
 	r := &rig{t: t, f: f, lines: map[feeds.Sequence][]string{}, refusedBy: map[string]string{},
 		room: make(chan struct{}, 1), news: make(chan struct{}, 1), patience: time.Minute}
-	o.Stream = f.name
+	o.Stream = f.Name
 	if o.Tuning == (Tuning{}) {
 		o.Tuning = quick
 	} else if o.Tuning.RetryMin == 0 {
@@ -76,8 +119,8 @@ func note(c chan struct{}) {
 func (r *rig) Confirmed(segs []lane.Segment) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.f.mu.Lock()
-	defer r.f.mu.Unlock()
+	r.f.Lock()
+	defer r.f.Unlock()
 	for _, s := range segs {
 		want := r.offered[r.confirmed]
 		r.confirmed++
@@ -194,81 +237,32 @@ func event(i int, key string, pad int) string {
 	return fmt.Sprintf(`{"event_id":"e%d","client_ip":%q,"n":%d,"pad":"%s"}`, i, key, i, bytes.Repeat([]byte("x"), pad))
 }
 
-// unpacked is one event as a consumer sees it.
-type unpacked struct {
-	data []byte
-	key  string
-}
-
-// unpack does what the KCL does with a record: all of an aggregated record is
-// thrown away if one of its records belongs to another shard.
-func unpack(t testing.TB, r fakeRecord) (out []unpacked) {
-	if !bytes.HasPrefix(r.data, []byte{0xf3, 0x89, 0x9a, 0xc2}) {
-		return []unpacked{{r.data, r.key}}
+// unpack gives the events of a record as a consumer sees them.
+func unpack(t testing.TB, r kinesistest.Record) []kinesistest.Event {
+	t.Helper()
+	events, err := kinesistest.Unpack(r)
+	if err != nil {
+		t.Error(err)
 	}
-	body := r.data[4 : len(r.data)-16]
-	if sum := md5.Sum(body); !bytes.Equal(sum[:], r.data[len(r.data)-16:]) {
-		t.Error("the checksum of an aggregated record is wrong")
-	}
-	m := message(t, body)
-	for _, raw := range m[3] {
-		rec := message(t, raw.bytes)
-		if len(rec[1]) != 1 || len(rec[3]) != 1 || len(rec[2]) != 1 {
-			t.Errorf("a packed record has %v", rec)
-			continue
-		}
-		key := string(m[1][rec[1][0].number].bytes)
-		hash, ok := new(big.Int).SetString(string(m[2][rec[2][0].number].bytes), 10)
-		if !ok || hash.Cmp(r.from) < 0 || hash.Cmp(r.to) > 0 {
-			t.Errorf("a packed record is for hash %v, and its shard has %v–%v", hash, r.from, r.to)
-			return nil
-		}
-		out = append(out, unpacked{rec[3][0].bytes, key})
-	}
-	return out
-}
-
-type field struct {
-	number uint64
-	bytes  []byte
-}
-
-// message reads protobuf, field by field.
-func message(t testing.TB, b []byte) map[uint64][]field {
-	out := map[uint64][]field{}
-	for len(b) > 0 {
-		tag, n := binary.Uvarint(b)
-		v, m := binary.Uvarint(b[max(n, 0):])
-		if n <= 0 || m <= 0 {
-			t.Fatal("no protobuf")
-		}
-		b = b[n+m:]
-		f := field{number: v}
-		if tag&7 == 2 {
-			f.bytes = b[:v]
-			b = b[v:]
-		}
-		out[tag>>3] = append(out[tag>>3], f)
-	}
-	return out
+	return events
 }
 
 // keyOrder gives the numbers n of the events of each key, in the order in
 // which the stream has them, repeats left out.
 func keyOrder(t testing.TB, f *fakeStream) map[string][]int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.Lock()
+	defer f.Unlock()
 	out := map[string][]int{}
 	seen := map[int]bool{}
 	for _, r := range f.recs {
 		for _, u := range unpack(t, r) {
 			var e struct{ N int }
-			if err := json.Unmarshal(u.data, &e); err != nil {
-				t.Fatalf("%q: %v", u.data, err)
+			if err := json.Unmarshal(u.Data, &e); err != nil {
+				t.Fatalf("%q: %v", u.Data, err)
 			}
 			if !seen[e.N] {
 				seen[e.N] = true
-				out[u.key] = append(out[u.key], e.N)
+				out[u.Key] = append(out[u.Key], e.N)
 			}
 		}
 	}

@@ -111,10 +111,10 @@ func TestOverHTTP(t *testing.T) {
 	for name, o := range modes {
 		t.Run(name, func(t *testing.T) {
 			f := newFakeStream(t, 3)
-			f.failing, f.codes = 0.3, []string{"InternalFailure", "ProvisionedThroughputExceededException"}
+			f.Failing, f.Codes = 0.3, []string{"InternalFailure", "ProvisionedThroughputExceededException"}
 			srv := httptest.NewServer(f)
 			defer srv.Close()
-			o.Stream, o.Endpoint, o.Region, o.Tuning = f.name, srv.URL, "eu-west-1", quick
+			o.Stream, o.Endpoint, o.Region, o.Tuning = f.Name, srv.URL, "eu-west-1", quick
 			r := newRig(t, f, o, newClient(o))
 			const n = 3000
 			for i := 0; i < n; i += 500 {
@@ -137,7 +137,7 @@ func TestOverHTTP(t *testing.T) {
 // goes on by itself.
 func TestReasons(t *testing.T) {
 	answer := func(status int, text string) func(*fakeStream) {
-		return func(f *fakeStream) { f.whole = func() (int, string) { return status, text } }
+		return func(f *fakeStream) { f.Whole = func() (int, string) { return status, text } }
 	}
 	for _, c := range []struct {
 		name  string
@@ -151,7 +151,7 @@ func TestReasons(t *testing.T) {
 		{"expired", answer(400, `{"__type":"ExpiredTokenException"}`), lane.Auth, true, "expired"},
 		{"forbidden", answer(400, `{"__type":"AccessDeniedException","message":"not authorized to perform: kinesis:PutRecords"}`), lane.Forbidden, true, "kinesis:PutRecords"},
 		{"KMS", answer(400, `{"__type":"KMSAccessDeniedException"}`), lane.Forbidden, true, "kms:GenerateDataKey"},
-		{"no stream", func(f *fakeStream) { f.name = "other" }, lane.NotFound, true, "make the stream"},
+		{"no stream", func(f *fakeStream) { f.Name = "other" }, lane.NotFound, true, "make the stream"},
 		{"throttled", answer(400, `{"__type":"LimitExceededException"}`), lane.Throttled, false, "shards"},
 		{"internal", answer(500, `{"__type":"InternalFailure"}`), lane.Reset, false, "tried again"},
 		{"unavailable", answer(503, ``), lane.Throttled, false, "pause"},
@@ -165,7 +165,7 @@ func TestReasons(t *testing.T) {
 			f := newFakeStream(t, 1)
 			srv := httptest.NewServer(f)
 			defer srv.Close()
-			o := Options{Stream: f.name, Endpoint: srv.URL, Tuning: quick}
+			o := Options{Stream: f.Name, Endpoint: srv.URL, Tuning: quick}
 			r := newRig(t, f, o, newClient(o))
 			c.bad(f)
 			r.sink.o.Stream = "events"
@@ -177,9 +177,9 @@ func TestReasons(t *testing.T) {
 			if e.Err.Class != c.class || e.Err.Park != c.park || !strings.Contains(e.Err.Hint, c.hint) || e.Retry.IsZero() || !strings.Contains(e.Err.Error(), "events") {
 				t.Errorf("got class %s, park %v, %v", e.Err.Class, e.Err.Park, e.Err)
 			}
-			f.mu.Lock()
-			f.name, f.whole = "events", nil
-			f.mu.Unlock()
+			f.Lock()
+			f.Name, f.Whole = "events", nil
+			f.Unlock()
 			r.allConfirmed()
 			r.until("the end of the trouble", func() bool { return r.troubles[len(r.troubles)-1] == nil })
 			r.end()
@@ -273,7 +273,7 @@ func TestRoleIsAssumedOnceItsTrustAllows(t *testing.T) {
 		f.ServeHTTP(w, r)
 	}))
 	defer srv.Close()
-	o := Options{Stream: f.name, Endpoint: srv.URL, Region: "eu-west-1", RoleARN: "arn:aws:iam::123456789012:role/put", ExternalID: "ours", Tuning: quick}
+	o := Options{Stream: f.Name, Endpoint: srv.URL, Region: "eu-west-1", RoleARN: "arn:aws:iam::123456789012:role/put", ExternalID: "ours", Tuning: quick}
 	r := newRig(t, f, o, newClient(o))
 	r.offer([]string{event(1, "k", 0)})
 	r.until("trouble", func() bool { return len(r.troubles) > 0 })
@@ -305,7 +305,7 @@ func TestNewKeysAreTaken(t *testing.T) {
 		f.ServeHTTP(w, r)
 	}))
 	defer srv.Close()
-	o := Options{Stream: f.name, Endpoint: srv.URL, Tuning: quick}
+	o := Options{Stream: f.Name, Endpoint: srv.URL, Tuning: quick}
 	r := newRig(t, f, o, newClient(o))
 	r.offer([]string{event(1, "k", 0)})
 	r.until("trouble", func() bool { return len(r.troubles) > 0 })
