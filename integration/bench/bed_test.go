@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"debug/buildinfo"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -122,8 +121,8 @@ func (b *bed) conditions(t *testing.T) []string {
 	return []string{
 		fmt.Sprintf("%s, %d cores of %s, %s", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpuModel(t), builtWith(t, harness.Binary(t)).GoVersion),
 		fmt.Sprintf("events of %.0f B on average, of %d tenants (Zipf), %d partitions", b.bytes, tenants, partitions),
-		fmt.Sprintf("Kafka %s, versitygw %s, kinesalite %s", kafkaVersion(t),
-			builtWith(t, servers.Installed(t, ".testbed/bin/versitygw", "stores")).Main.Version, kinesaliteVersion(t)),
+		fmt.Sprintf("Kafka %s, versitygw %s", kafkaVersion(t),
+			builtWith(t, servers.Installed(t, ".testbed/bin/versitygw", "stores")).Main.Version),
 	}
 }
 
@@ -156,17 +155,4 @@ func kafkaVersion(t *testing.T) string {
 	}
 	_, version, _ := strings.Cut(strings.TrimSuffix(filepath.Base(jars[0]), ".jar"), "-")
 	return version
-}
-
-func kinesaliteVersion(t *testing.T) string {
-	t.Helper()
-	raw, err := os.ReadFile(servers.Installed(t, "testbed/node_modules/kinesalite/package.json", "streams"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var about struct{ Version string }
-	if err := json.Unmarshal(raw, &about); err != nil {
-		t.Fatal(err)
-	}
-	return about.Version
 }
