@@ -26,8 +26,8 @@ install() {
 	command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
 	command -v mvn >/dev/null || missing+=(maven)
 	if [ ${#missing[@]} -gt 0 ]; then
-		as_root apt-get update -q
-		as_root apt-get install -qy --no-install-recommends "${missing[@]}"
+		as_root apt-get update -q -o DPkg::Lock::Timeout=600
+		as_root apt-get install -qy -o DPkg::Lock::Timeout=600 --no-install-recommends "${missing[@]}"
 	fi
 	mkdir -p "$LIBS"
 	cat >"$LIBS/pom.xml" <<-P
