@@ -24,7 +24,10 @@ func Credentials(t testing.TB) {
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 	t.Setenv("AWS_CONFIG_FILE", "/nonexistent")
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-	t.Setenv("AWS_CA_BUNDLE", "") // else each sink reads all of the machine's authorities
+	t.Setenv("AWS_CA_BUNDLE", "")                        // so that it comes back afterwards
+	if err := os.Unsetenv("AWS_CA_BUNDLE"); err != nil { // else each sink reads all of the machine's authorities
+		t.Fatal(err)
+	}
 }
 
 // Store is versitygw, ended and started again as a test likes: buckets are the
