@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -28,43 +27,11 @@ const sinks = `  - name: drops
     emitter: {address: "{receiver}", tls: {ca: "{ca}"}, rotate_every: 3s, retry_max: 2s}
 `
 
-// receiver is a process of `datasync receive`, which can be ended and started again.
-type receiver struct {
-	t     *testing.T
-	addr  string
-	certs servers.Certs
-	out   string
-	*harness.Process
-}
-
-func newReceiver(t *testing.T, dir string) *receiver {
-	r := &receiver{t: t, addr: harness.FreePort(t), certs: servers.NewCerts(t), out: filepath.Join(dir, "receiver.jsonl")}
-	r.up()
-	return r
-}
-
-func (r *receiver) up() {
-	r.Process = harness.Start(r.t, "datasync receive", "receive", "--listen", r.addr,
-		"--cert", r.certs.Cert, "--key", r.certs.Key, "--out", r.out)
-}
-
-// in puts the receiver into the YAML of sinks.
-func (r *receiver) in(sinks string) string {
-	return strings.NewReplacer("{receiver}", r.addr, "{ca}", r.certs.CA).Replace(sinks)
-}
-
-// lines are the ids that the receiver wrote.
-func (r *receiver) lines() harness.IDs {
-	ids := harness.IDs{}
-	ids.AddLines(r.t, r.out)
-	return ids
-}
-
 func TestAcceptEverythingArrives(t *testing.T) {
 	n := harness.Events(t)
 	s := harness.NewService(t, "")
-	rc := newReceiver(t, s.Dir)
-	s.Tenants(tenantCount, rc.in(sinks))
+	rc := servers.NewReceive(t)
+	s.Tenants(tenantCount, rc.In(sinks))
 	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", fmt.Sprint(tenantCount),
 		"--seed", "1", "--to", filepath.Join(s.Dir, "in", "a.ndjson"))
 	began := time.Now()
@@ -82,7 +49,7 @@ func TestAcceptEverythingArrives(t *testing.T) {
 }
 
 // check holds what arrived to what was generated.
-func check(t *testing.T, s *harness.Service, rc *receiver, l harness.Ledger, seed, n int) {
+func check(t *testing.T, s *harness.Service, rc *servers.Receive, l harness.Ledger, seed, n int) {
 	t.Helper()
 	if !l.Balanced {
 		t.Errorf("the ledger does not balance: %+v", l)
@@ -93,15 +60,15 @@ func check(t *testing.T, s *harness.Service, rc *receiver, l harness.Ledger, see
 	truth := readers.NewTruth(t, readers.Options{}).AddFile(filepath.Join(s.Dir, "in", "a.ndjson"))
 	readers.Check(t, truth, drops, "drops").Want(t, "NDJSON drops", seed, n, true)
 	readers.Check(t, truth, drops, "lake").Want(t, "Parquet drops", seed, n, true)
-	repeats := rc.lines().Want(t, "receiver", seed, n, false)
+	repeats := rc.IDs().Want(t, "receiver", seed, n, false)
 	t.Logf("%d events: none missing, none twice in drops; %d lines repeated at the receiver", n, repeats)
 }
 
 func TestAcceptEverythingArrivesAcrossKills(t *testing.T) {
 	n := harness.Events(t)
 	s := harness.NewService(t, "")
-	rc := newReceiver(t, s.Dir)
-	s.Tenants(tenantCount, rc.in(sinks))
+	rc := servers.NewReceive(t)
+	s.Tenants(tenantCount, rc.In(sinks))
 	s.Up(30 * time.Second)
 	const blows = 22
 	seed := uint64(time.Now().UnixNano())
@@ -150,8 +117,8 @@ func TestFaultReceiver(t *testing.T) {
 		away = time.Minute
 	}
 	s := harness.NewService(t, "")
-	rc := newReceiver(t, s.Dir)
-	s.Tenants(5, rc.in(sinks))
+	rc := servers.NewReceive(t)
+	s.Tenants(5, rc.In(sinks))
 	s.Up(30 * time.Second)
 	const rate = 2000
 	n := int(away.Seconds()+25) * rate
@@ -162,16 +129,16 @@ func TestFaultReceiver(t *testing.T) {
 	harness.Pause(away)
 	dropsGoOn(t, s, rate)
 	shownAway(t, s)
-	rc.up()
+	rc.Up()
 	harness.Pause(4 * time.Second)
 	rc.Signal(syscall.SIGSTOP) // frozen, with lines on the way
 	harness.Pause(4 * time.Second)
 	dropsGoOn(t, s, rate)
 	rc.Kill()
-	rc.up()
+	rc.Up()
 	harness.Pause(4 * time.Second)
 	rc.Kill() // in full run: resets
-	rc.up()
+	rc.Up()
 	if code := gen.Wait(5 * time.Minute); code != 0 {
 		t.Fatalf("generate exited with %d: %s", code, gen.Output())
 	}

@@ -18,6 +18,26 @@ import (
 // IDs counts how often each event id was seen.
 type IDs map[string]int
 
+// AddEvents counts the ids of all events in b, whatever lies between them.
+func (ids IDs) AddEvents(b []byte) {
+	for {
+		_, rest, ok := bytes.Cut(b, []byte(`"event_id":"`))
+		id, rest, end := bytes.Cut(rest, []byte(`"`))
+		if !ok || !end {
+			return
+		}
+		ids[string(id)]++
+		b = rest
+	}
+}
+
+// AddIDs adds the counts of others.
+func (ids IDs) AddIDs(others IDs) {
+	for id, n := range others {
+		ids[id] += n
+	}
+}
+
 // AddLines reads NDJSON, gzip or zstd or neither by its name, and counts the ids of its events.
 func (ids IDs) AddLines(t testing.TB, path string) {
 	t.Helper()

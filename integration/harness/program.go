@@ -41,6 +41,7 @@ type Process struct {
 	done chan struct{}
 	err  error
 	out  *tail
+	mute bool
 }
 
 // Start starts the program with arguments; it is killed with the test at the latest.
@@ -61,7 +62,7 @@ func Launch(t testing.TB, name string, cmd *exec.Cmd) *Process {
 	go func() { p.err = p.cmd.Wait(); close(p.done) }()
 	t.Cleanup(func() {
 		p.Kill()
-		if t.Failed() {
+		if t.Failed() && !p.mute {
 			t.Logf("%s said last:\n%s", p.Name, p.out.String())
 		}
 	})
@@ -81,6 +82,9 @@ func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // gone already, at the worst
 	<-p.done
 }
+
+// Forget leaves out what it said where the test fails later: for one of many.
+func (p *Process) Forget() { p.mute = true }
 
 // Running says whether it still runs.
 func (p *Process) Running() bool {

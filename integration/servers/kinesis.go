@@ -78,6 +78,18 @@ func (k *Kinesalite) Each(stream string, call func(Record)) {
 	}
 }
 
+// IDs counts a stream's records and the ids of the events in them; an
+// aggregated record holds its events as they are.
+func (k *Kinesalite) IDs(stream string) (records int, ids harness.IDs) {
+	k.t.Helper()
+	ids = harness.IDs{}
+	k.Each(stream, func(r Record) {
+		records++
+		ids.AddEvents(r.Data)
+	})
+	return records, ids
+}
+
 // call makes one API call.
 func (k *Kinesalite) call(target string, in map[string]any, out any) {
 	k.t.Helper()

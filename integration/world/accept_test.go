@@ -156,33 +156,14 @@ func (w *world) check(t *testing.T, n int) {
 	harness.Drops(t, w.bucket, "lake")
 	want(t, "NDJSON in S3", readers.Check(t, truth, w.bucket, "drops"), of, all, true)
 	want(t, "Parquet in S3", readers.Check(t, truth, w.bucket, "lake"), of, all, true)
-	records, ids := w.records("plain")
+	records, ids := w.streams.IDs("plain")
 	want(t, fmt.Sprintf("plain Kinesis (%d records)", records), ids, of, all, false)
-	records, ids = w.records("packed")
+	records, ids = w.streams.IDs("packed")
 	want(t, fmt.Sprintf("aggregated Kinesis (%d records)", records), ids, of, all, false)
 	w.rsyslog.Stop(30 * time.Second)
 	w.syslogNG.Stop(30 * time.Second)
 	want(t, "rsyslog", arrived(t, w.rsyslog.Doors[0].Out), of, func(i int) bool { return i%2 == 1 }, false)
 	want(t, "syslog-ng", arrived(t, w.syslogNG.Doors[0].Out), of, func(i int) bool { return i%2 == 0 }, false)
-}
-
-// records counts a stream's records and the ids in them: an aggregated one
-// holds its events as they are. That they decode is integration/kinesis' matter.
-func (w *world) records(stream string) (n int, ids harness.IDs) {
-	ids = harness.IDs{}
-	w.streams.Each(stream, func(r servers.Record) {
-		n++
-		data := r.Data
-		for {
-			id, rest, ok := eventID(data)
-			if !ok {
-				return
-			}
-			ids[id]++
-			data = rest
-		}
-	})
-	return n, ids
 }
 
 // eventID is the first id in b, and what follows it.
