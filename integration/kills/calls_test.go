@@ -140,6 +140,12 @@ func (l *life) again() {
 	for n := 1; n <= 2; n++ {
 		l.post(n, l.Running)
 	}
+	for began := time.Now(); !l.stored(2); harness.Pause(5 * time.Millisecond) {
+		if time.Since(began) > 20*time.Second {
+			led, _ := l.Ledger()
+			l.t.Fatalf("%s: the events of both batches are acknowledged and not stored: %+v", l.tenant, led)
+		}
+	}
 	led := l.Delivered(10, time.Minute)
 	if !led.Balanced {
 		l.t.Errorf("%s: the ledger does not balance: %+v", l.tenant, led)
