@@ -105,6 +105,8 @@ var codes = map[string]sentence{
 	"OperationAborted":               {lane.Wait, lane.Throttled, false, "another request for the same key was under way"},
 	"RequestTimeout":                 {lane.Away, lane.Slow, false, "the store waited too long for the bytes: check the line to it"},
 	"NoSuchUpload":                   {lane.Away, lane.Reset, false, "the upload was aborted by somebody else; it begins again"},
+	"InvalidPart":                    {lane.Away, lane.Reset, false, "the store has other parts than it said; the upload begins again"},
+	"InvalidPartOrder":               {lane.Away, lane.Reset, false, "the store has other parts than it said; the upload begins again"},
 	"BadDigest":                      {lane.Away, lane.Reset, false, hintBroken},
 	"InvalidDigest":                  {lane.Away, lane.Reset, false, hintBroken},
 	"IncompleteBody":                 {lane.Away, lane.Reset, false, hintBroken},

@@ -67,6 +67,10 @@ type fault struct {
 	header map[string]string
 	wait   <-chan struct{} // it answers only after this
 	drip   bool            // the answer's body never ends
+	torn   bool            // the connection is cut with half of the request's body read
+	short  bool            // the answer is cut in its first line
+	lies   bool            // the answer is what it should be, with other checksums in it
+	slow   time.Duration   // between the bytes of an answer that is what it should be
 }
 
 func newFake(t testing.TB) *fake {
@@ -137,17 +141,33 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.do(w, r, st)
 		return
 	}
-	if flt.done {
-		f.do(httptest.NewRecorder(), r, st)
-	} else {
+	f.fail(w, r, st, flt)
+}
+
+// fail fails a step as it was told to.
+func (f *fake) fail(w http.ResponseWriter, r *http.Request, st string, flt *fault) {
+	rec := httptest.NewRecorder()
+	switch {
+	case flt.torn:
+		_, _ = io.CopyN(io.Discard, r.Body, r.ContentLength/2)
+	case flt.done, flt.lies, flt.slow > 0:
+		f.do(rec, r, st)
+	default:
 		_, _ = io.Copy(io.Discard, r.Body)
 	}
 	if flt.wait != nil {
 		<-flt.wait
 	}
-	if flt.status == 0 {
+	switch {
+	case flt.lies || flt.slow > 0:
+		give(w, rec, flt)
+		return
+	case flt.status == 0:
 		c, _, err := w.(http.Hijacker).Hijack()
 		if err == nil {
+			if flt.short {
+				_, _ = io.WriteString(c, "HTTP/1.1 200 O")
+			}
 			_ = c.Close()
 		}
 		return
@@ -163,6 +183,24 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	refuse(w, flt.status, flt.code)
+}
+
+// give gives an answer slowly, or with checksums that are not those of what was stored.
+func give(w http.ResponseWriter, rec *httptest.ResponseRecorder, flt *fault) {
+	for k, v := range rec.Header() {
+		w.Header()[k] = v
+	}
+	if flt.lies {
+		for _, k := range []string{"ETag", "X-Amz-Checksum-Sha256", "X-Amz-Checksum-Crc32", "X-Amz-Meta-" + metaSHA256} {
+			w.Header().Set(k, `"AAAAAA=="`)
+		}
+	}
+	w.WriteHeader(rec.Code)
+	for _, c := range rec.Body.Bytes() {
+		<-time.After(flt.slow)
+		_, _ = w.Write([]byte{c})
+		w.(http.Flusher).Flush()
+	}
 }
 
 func refuse(w http.ResponseWriter, status int, code string) {

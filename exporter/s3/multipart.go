@@ -3,6 +3,7 @@ package s3
 import (
 	"context"
 	"io"
+	"net/http"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -21,7 +22,6 @@ const (
 // drop's body as it goes out. It is there once the upload is completed, which
 // has the same condition as a put.
 func (p *put) parts(ctx context.Context) error {
-	p.leftovers(ctx)
 	d, set := p.drop, p.sink.set
 	up, err := p.client.CreateMultipartUpload(ctx, &sdk.CreateMultipartUploadInput{
 		Bucket: &set.Bucket, Key: &d.Key, ContentType: optional(d.ContentType), Metadata: p.metadata(),
@@ -50,7 +50,9 @@ func (p *put) parts(ctx context.Context) error {
 			return nil
 		}
 	}
-	p.abort(ctx, id)
+	if abortErr := p.abort(ctx, id); abortErr != nil && status(err) == http.StatusPreconditionFailed && passing(abortErr) {
+		return abortErr // the object may turn out to be ours, and then no later try removes the parts
+	}
 	return err
 }
 
@@ -73,25 +75,48 @@ func (p *put) upload(ctx context.Context, id *string) ([]types.CompletedPart, er
 	return done, nil
 }
 
-// leftovers aborts the uploads of the drop's key that earlier tries left: the
-// key is ours alone, and what an upload has stored costs money. Where it may
-// not, it goes on: a rule of the bucket's life cycle does the same, later.
-func (p *put) leftovers(ctx context.Context) {
+// leftovers aborts the uploads of the drop's key that earlier tries left, in
+// this life or in one that was killed: what an upload has stored costs money,
+// and the key is ours alone and stays the drop's for as long as it is pending.
+// Where that fails for now, so does the put; where it is not allowed, or the
+// store does not know how, a rule of the bucket's life cycle does the same, later.
+func (p *put) leftovers(ctx context.Context) error {
 	list, err := p.client.ListMultipartUploads(ctx, &sdk.ListMultipartUploadsInput{Bucket: &p.sink.set.Bucket, Prefix: &p.drop.Key})
 	if err != nil {
-		return
+		return onlyPassing(err)
 	}
 	for _, u := range list.Uploads {
-		if aws.ToString(u.Key) == p.drop.Key {
-			p.abort(ctx, u.UploadId)
+		if aws.ToString(u.Key) != p.drop.Key {
+			continue
+		}
+		if err := p.abort(ctx, u.UploadId); err != nil && passing(err) {
+			return err
 		}
 	}
+	return nil
 }
 
-// abort has the store forget an upload, also where time is up. What fails is
-// tried again before the next upload of the key.
-func (p *put) abort(ctx context.Context, id *string) {
+// passing says whether an error is of the moment: another try may do without it.
+func passing(err error) bool {
+	s := judge(err)
+	return !s.park && status(err) != http.StatusNotImplemented
+}
+
+func onlyPassing(err error) error {
+	if passing(err) {
+		return err
+	}
+	return nil
+}
+
+// abort has the store forget an upload, also where time is up; one that is
+// gone already is what was wanted.
+func (p *put) abort(ctx context.Context, id *string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup)
 	defer cancel()
-	_, _ = p.client.AbortMultipartUpload(ctx, &sdk.AbortMultipartUploadInput{Bucket: &p.sink.set.Bucket, Key: &p.drop.Key, UploadId: id})
+	_, err := p.client.AbortMultipartUpload(ctx, &sdk.AbortMultipartUploadInput{Bucket: &p.sink.set.Bucket, Key: &p.drop.Key, UploadId: id})
+	if code(err) == "NoSuchUpload" || status(err) == http.StatusNotFound {
+		return nil
+	}
+	return err
 }

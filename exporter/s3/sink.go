@@ -111,14 +111,17 @@ func (p *put) run(ctx context.Context) error {
 	if p.drop.Size < p.sink.clients.o.Multipart {
 		return p.came(ctx, p.whole(ctx))
 	}
+	if err := p.leftovers(ctx); err != nil {
+		return p.sink.failure("look for uploads of", p.drop.Key, err)
+	}
 	if p.once != nil { // much to send: an earlier try may have been stored without our knowing
 		switch w, err := p.look(ctx); {
 		case err != nil:
 			return p.sink.failure("look at", p.drop.Key, err)
 		case w == ours:
 			return nil
-		case w == foreign:
-			return p.foreign()
+		case w == foreign, w == twins:
+			return p.taken(w)
 		}
 	}
 	return p.came(ctx, p.parts(ctx))
@@ -130,7 +133,11 @@ func (p *put) came(ctx context.Context, err error) error {
 	case err == nil:
 		return nil
 	case p.once != nil && status(err) == http.StatusPreconditionFailed:
-		return p.taken(ctx)
+		w, err := p.look(ctx)
+		if err != nil {
+			return p.sink.failure("look at", p.drop.Key, err)
+		}
+		return p.taken(w)
 	}
 	return p.sink.failure("put", p.drop.Key, err)
 }
@@ -170,6 +177,7 @@ const (
 	nobodys whose = iota
 	ours
 	foreign
+	twins  // the id is this drop's, the bytes are not
 	hidden // it may not be looked at
 )
 
@@ -177,10 +185,12 @@ const (
 func (p *put) look(ctx context.Context) (whose, error) {
 	h, err := p.client.HeadObject(ctx, &sdk.HeadObjectInput{Bucket: &p.sink.set.Bucket, Key: &p.drop.Key})
 	switch {
-	case err == nil && h.Metadata[metaID] == p.drop.ID:
-		return ours, nil
-	case err == nil:
+	case err == nil && h.Metadata[metaID] != p.drop.ID:
 		return foreign, nil
+	case err == nil && !p.drop.Differs && (h.Metadata[metaSHA256] != p.metadata()[metaSHA256] || aws.ToInt64(h.ContentLength) != p.drop.Size):
+		return twins, nil
+	case err == nil:
+		return ours, nil
 	case status(err) == http.StatusNotFound:
 		return nobodys, nil
 	case status(err) == http.StatusForbidden:
@@ -189,27 +199,26 @@ func (p *put) look(ctx context.Context) (whose, error) {
 	return nobodys, err
 }
 
-// taken decides what a key that is taken already means. A put that was stored
-// although its answer got lost finds itself here at the next try.
-func (p *put) taken(ctx context.Context) error {
-	w, err := p.look(ctx)
-	switch {
-	case err != nil:
-		return p.sink.failure("look at", p.drop.Key, err)
-	case w == ours, w == hidden: // hidden: the key carries the journal's id, so nobody else makes it in good faith
+// taken decides what a key means that is taken already. A put that was stored
+// although its answer got lost finds itself there at the next try. The id alone
+// does not tell: an instance that runs with a copy of our data_dir has the same
+// ids, and other events behind the place where it was copied.
+func (p *put) taken(w whose) error {
+	e := &lane.Error{Verdict: lane.Away, Class: lane.Invalid, Park: true}
+	switch w {
+	case ours, hidden: // hidden: the key carries the journal's id, so nobody else makes it in good faith
 		return nil
-	case w == foreign:
-		return p.foreign()
+	case foreign:
+		e.Hint = "move that object away, then retry the lane; nothing was overwritten"
+		e.Err = fmt.Errorf("put s3://%s/%s: %w: it is not drop %s", p.sink.set.Bucket, p.drop.Key, lane.ErrForeign, p.drop.ID)
+	case twins:
+		e.Hint = "does another instance run with a copy of this data_dir? Let only one of them run; nothing was overwritten, and what is undelivered here stays"
+		e.Err = fmt.Errorf("put s3://%s/%s: %w: it has other bytes than drop %s", p.sink.set.Bucket, p.drop.Key, lane.ErrForeign, p.drop.ID)
+	default:
+		return &lane.Error{Verdict: lane.Wait, Class: lane.Throttled,
+			Err: fmt.Errorf("put s3://%s/%s: the key was taken and then free", p.sink.set.Bucket, p.drop.Key)}
 	}
-	return &lane.Error{Verdict: lane.Wait, Class: lane.Throttled,
-		Err: fmt.Errorf("put s3://%s/%s: the key was taken and then free", p.sink.set.Bucket, p.drop.Key)}
-}
-
-// foreign is the error of a key that another object has.
-func (p *put) foreign() error {
-	return &lane.Error{Verdict: lane.Away, Class: lane.Invalid, Park: true,
-		Hint: "move that object away, then retry the lane; nothing was overwritten",
-		Err:  fmt.Errorf("put s3://%s/%s: %w: it is not drop %s", p.sink.set.Bucket, p.drop.Key, lane.ErrForeign, p.drop.ID)}
+	return e
 }
 
 func status(err error) int {

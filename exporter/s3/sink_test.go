@@ -117,22 +117,29 @@ func TestPartsAreReadAsTheyGoOut(t *testing.T) {
 	f := newFake(t)
 	d := drop(1, strings.Repeat("0123456789", 150))
 	mustPut(t, newSink(f, small), d)
-	if got := f.steps(); got != "head list create part part part part complete" {
+	if got := f.steps(); got != "list head create part part part part complete" {
 		t.Error(got)
 	}
 	f.wants(t, d)
 }
 
-// TestFaultsAtEveryStep: whatever step fails in whatever way, at most three
-// tries of the lane later the object is there, once, and nothing else.
-func TestFaultsAtEveryStep(t *testing.T) {
-	ways := map[string]fault{
+// ways are how a step of a store can fail.
+func ways() map[string]fault {
+	return map[string]fault{
 		"500": {status: 500, code: "InternalError"}, "500 after success": {done: true, status: 500, code: "InternalError"},
 		"503": {status: 503, code: "SlowDown"}, "cut": {}, "cut after success": {done: true}, "409": {status: 409, code: "ConditionalRequestConflict"},
 		"digest": {status: 400, code: "BadDigest"}, "slow": {status: 400, code: "RequestTimeout"}, "no upload": {status: 404, code: "NoSuchUpload"},
 		"403": {status: 403, code: "AccessDenied"}, "expired": {status: 400, code: "ExpiredToken"},
+		"412 after success": {done: true, status: 412, code: "PreconditionFailed"}, "412": {status: 412, code: "PreconditionFailed"},
+		"cut in the request": {torn: true}, "cut in the answer": {done: true, short: true}, "504 after success": {done: true, status: 504},
+		"wrong checksum": {lies: true}, "slow answer": {slow: time.Millisecond}, "501": {status: 501, code: "NotImplemented"},
 	}
-	for name, way := range ways {
+}
+
+// TestFaultsAtEveryStep: whatever step fails in whatever way, a few tries of
+// the lane later the object is there, once, and no upload.
+func TestFaultsAtEveryStep(t *testing.T) {
+	for name, way := range ways() {
 		for _, st := range []string{"probe put", "probe delete", "put", "head", "list", "create", "part", "complete", "abort"} {
 			for _, times := range []int{1, 4} { // 4: beyond what the SDK tries by itself
 				t.Run(fmt.Sprintf("%s at %s, %d times", name, st, times), func(t *testing.T) {
@@ -167,10 +174,8 @@ func testFault(t *testing.T, st string, way fault, times int) {
 		}
 	}
 	f.mu.Lock()
-	for id, u := range f.uploads { // an abort that fails leaves what the next try of that key, or the bucket's rule, takes away
-		if st == "abort" || u.key != ds[1].Key {
-			delete(f.uploads, id)
-		}
+	if st == "list" && (way.status == 403 || way.status == 501) || st == "abort" && way.status == 501 { // the bucket's rule does it
+		clear(f.uploads)
 	}
 	for k := range f.objects {
 		if strings.Contains(k, "/.datasync-probe/") && st == "probe delete" {
@@ -181,18 +186,31 @@ func testFault(t *testing.T, st string, way fault, times int) {
 	f.wants(t, ds...)
 }
 
+// TestATakenKey: only an object of the drop's id and bytes is the drop, stored
+// by a try whose answer got lost. The same id with other bytes is what another
+// instance made with a copy of our data_dir: taken for ours, our events of that
+// range would be lost.
 func TestATakenKey(t *testing.T) {
+	const own = "abc123/edge-0/acme/lake/1"
 	body := strings.Repeat("x", 1500)
+	whole := func(d *lane.Drop) string { return body[:d.Size] }
+	other := func(d *lane.Drop) string { return strings.Repeat("y", int(d.Size)) }
+	short := func(d *lane.Drop) string { return body[:d.Size-1] }
 	for name, c := range map[string]struct {
-		stored  string // the id of what is there
-		fault   func(string, int) *fault
-		foreign bool
+		id    string // of what is there
+		body  func(*lane.Drop) string
+		says  func(*lane.Drop) string // what its checksum is of; nil: its body
+		fault func(string, int) *fault
+		hint  string // empty: it is ours
+		older bool   // it is ours where Differs says that its bytes may differ
 	}{
-		"by this drop":         {stored: "abc123/edge-0/acme/lake/1"},
-		"by something":         {foreign: true},
-		"by another drop":      {stored: "abc123/edge-0/acme/lake/2", foreign: true},
-		"by who knows":         {fault: on("head", 0, fault{status: 403, code: "AccessDenied"})},
-		"ours, looked at late": {stored: "abc123/edge-0/acme/lake/1", fault: on("head", 1, fault{status: 404})},
+		"by this drop":            {id: own, body: whole},
+		"by something":            {body: other, hint: "move that object away"},
+		"by another drop":         {id: "abc123/edge-0/acme/lake/2", body: whole, hint: "move that object away"},
+		"by our twin":             {id: own, body: other, hint: "copy of this data_dir", older: true},
+		"by this drop, shortened": {id: own, body: short, says: whole, hint: "copy of this data_dir", older: true},
+		"by who knows":            {body: other, fault: on("head", 0, fault{status: 403, code: "AccessDenied"})},
+		"ours, looked at late":    {id: own, body: whole, fault: on("head", 1, fault{status: 404})},
 	} {
 		for _, size := range []int{500, 1500} {
 			for _, differs := range []bool{false, true} {
@@ -200,7 +218,12 @@ func TestATakenKey(t *testing.T) {
 				f.fault = c.fault
 				d := drop(1, body[:size])
 				d.Differs = differs
-				f.objects[d.Key] = object{"theirs", map[string][]string{"X-Amz-Meta-Datasync-Id": {c.stored}}}
+				there := c.body(d)
+				sum := sha256.Sum256([]byte(there))
+				if c.says != nil {
+					sum = sha256.Sum256([]byte(c.says(d)))
+				}
+				f.objects[d.Key] = object{there, map[string][]string{"X-Amz-Meta-Datasync-Id": {c.id}, "X-Amz-Meta-Datasync-Sha256": {hex.EncodeToString(sum[:])}}}
 				s := newSink(f, small)
 				err := s.Put(context.Background(), d)
 				if name == "ours, looked at late" && size < 1000 {
@@ -209,15 +232,15 @@ func TestATakenKey(t *testing.T) {
 					}
 					err = s.Put(context.Background(), d)
 				}
-				if c.foreign {
+				if c.hint != "" && !(c.older && differs) {
 					e := refusal(t, err)
-					if !errors.Is(e, lane.ErrForeign) || !e.Park || e.Class != lane.Invalid || e.Hint == "" || !strings.Contains(e.Error(), d.Key) {
+					if !errors.Is(e, lane.ErrForeign) || !e.Park || e.Class != lane.Invalid || !strings.Contains(e.Hint, c.hint) || !strings.Contains(e.Error(), d.Key) {
 						t.Errorf("%s, %d bytes: %+v", name, size, e)
 					}
 				} else if err != nil {
 					t.Errorf("%s, %d bytes, differs %v: %v", name, size, differs, err)
 				}
-				if f.objects[d.Key].body != "theirs" || len(f.uploads) != 0 {
+				if f.objects[d.Key].body != there || len(f.uploads) != 0 {
 					t.Errorf("%s, %d bytes: it became %.20q, %d uploads are left", name, size, f.objects[d.Key].body, len(f.uploads))
 				}
 			}
