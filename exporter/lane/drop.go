@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -132,7 +133,7 @@ func (e *env) encodeNext(ctx context.Context, l *Lane, b *backlog, d decision, s
 		return state.Pending{}, false, fmt.Errorf("record the settings of %s: %w", l.Key, err)
 	}
 	p := state.Pending{From: b.fact.Pos, To: b.fact.Pos, Number: b.fact.Number + 1, Cut: d.at, Tick: d.tick,
-		Output: raw, Encoder: encoderVersion(), Manifest: del.Manifest || del.Empty}
+		Output: raw, Encoder: encoderVersion(&out), Manifest: del.Manifest || del.Empty}
 	p.Key = dropKey(l, &out, p.Number, d.at)
 	limit := func(c *state.Counts, size int64) bool {
 		return del.MaxEvents > 0 && c.Events >= uint64(del.MaxEvents) || del.MaxBytes > 0 && size >= del.MaxBytes
@@ -249,7 +250,7 @@ func (e *env) finish(ctx context.Context, l *Lane, sp *spool.Spool, r stepped) s
 		r.err = fmt.Errorf("read the recorded settings of drop %d of %s: %w", p.Number, l.Key, r.err)
 		return r
 	}
-	same := p.Encoder == encoderVersion()
+	same := p.Encoder == encoderVersion(&out)
 	if sp == nil {
 		sp = e.spools.New()
 		defer sp.Close()
@@ -345,4 +346,11 @@ func contentType(out *tenants.Output) string {
 }
 
 // encoderVersion names the encoders whose bytes a drop was decided with.
-func encoderVersion() string { return strconv.Itoa(formats.Version) }
+// Snappy's depend on the processor's architecture too.
+func encoderVersion(out *tenants.Output) string {
+	v := strconv.Itoa(formats.Version)
+	if out.Compression == formats.Snappy {
+		v += " " + runtime.GOARCH
+	}
+	return v
+}
