@@ -24,10 +24,10 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 	buffer := s.streamBuffer()
 	switch {
 	case set.Dir != nil:
-		sink.Drops = dir.New(set.Dir.Path, s.store.ID())
+		sink.Drops, sink.Place = dir.New(set.Dir.Path, s.store.ID()), set.Dir.Path
 	case set.S3 != nil:
 		bucket := s3.New(set.S3, s.buckets)
-		sink.Drops, sink.Prefix = bucket, bucket.Prefix()
+		sink.Drops, sink.Prefix, sink.Place = bucket, bucket.Prefix(), bucket.Place()
 	case set.Emitter != nil:
 		stream, err := s.makeStream(set, peers, buffer)
 		if err != nil {

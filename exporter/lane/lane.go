@@ -61,6 +61,9 @@ type Sink struct {
 	Frame func(dst, lines []byte) []byte
 	// Prefix stands before the keys of its drops; empty, or it ends with '/'.
 	Prefix string
+	// Place is where its drops go, as far as what hangs there hangs for all
+	// sinks of it: a bucket, a disk. Empty: it shares with none.
+	Place string
 }
 
 // Lane is the delivery of one shard's events of one tenant to one sink. While
@@ -82,8 +85,10 @@ type Lane struct {
 
 	// scheduling, see runner.go
 	queued, busy, again, wantsRoom, touched bool
-	held                                    bool // Swap waits for it: no turn begins
-	rewound                                 bool // Lost moved sent back during this turn
+	held                                    bool   // Swap waits for it: no turn begins
+	rewound                                 bool   // Lost moved sent back during this turn
+	holds                                   bool   // a turn of Runner.turns,
+	place                                   string // which it asked for with this
 	due                                     int64
 	heapAt                                  int
 

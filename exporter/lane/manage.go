@@ -20,7 +20,7 @@ type RunnerOptions struct {
 	// Retain is how long a removed sink keeps its events; 0 is 24 h.
 	Retain time.Duration
 	// Workers is how many turns go on at once; 0 is 1024: most wait for a
-	// destination, and those that hang must not keep others from their turn.
+	// destination. Those that hang take a part of them only (package turns).
 	// Encoders is how many may encode at once; 0 is one for each processor.
 	Workers, Encoders int
 	Now               func() time.Time // nil: time.Now

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"datasync/exporter/lane/turns"
 	"datasync/exporter/state"
 	"datasync/feeds/journal"
 )
@@ -15,7 +16,7 @@ import (
 // Runner owns the scheduling of all lanes: this file holds every move between
 // idle, queued and busy. Due lanes wait in one queue, first come first served,
 // and each turn does a bounded piece of work, so that a lane with a backlog
-// slows nobody. An idle lane is a struct in a map: no goroutine, no buffer.
+// slows nobody; package turns keeps those that hang from taking all turns. An idle lane is a struct in a map: no goroutine, no buffer.
 type Runner struct {
 	env  env
 	o    RunnerOptions
@@ -23,8 +24,11 @@ type Runner struct {
 	by   map[state.Key][]*Lane // one for each shard
 	sets map[tenantID][]*Lane
 	// queue holds lanes ready for a turn, timers those with a due time.
-	queue   []*Lane
-	timers  timers
+	queue  []*Lane
+	timers timers
+	// turns bounds how many drops are under way, of each sink and place; a lane
+	// that waits in there stays queued.
+	turns   *turns.Turns[*Lane]
 	workers int
 	started bool
 	stopped bool
@@ -44,7 +48,8 @@ type tenantID struct {
 // NewRunner makes a runner; Run starts its clock.
 func NewRunner(o RunnerOptions) *Runner {
 	o = o.withDefaults()
-	r := &Runner{o: o, by: map[state.Key][]*Lane{}, sets: map[tenantID][]*Lane{}, wake: make(chan struct{}, 1)}
+	r := &Runner{o: o, by: map[state.Key][]*Lane{}, sets: map[tenantID][]*Lane{},
+		turns: turns.New[*Lane](o.Workers - o.Workers/8), wake: make(chan struct{}, 1)}
 	r.ended.L = &r.mu
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.env = env{spools: o.Spools, quarantine: o.Quarantine, cpu: make(chan struct{}, o.Encoders),
@@ -155,6 +160,14 @@ func (r *Runner) enqueue(l *Lane) {
 		return
 	}
 	l.queued = true
+	r.ready(l)
+}
+
+// ready puts a queued lane where workers take theirs from.
+func (r *Runner) ready(l *Lane) {
+	if r.stopped {
+		return
+	}
 	r.queue = append(r.queue, l)
 	if r.started && r.workers < r.o.Workers {
 		r.hire()
@@ -190,9 +203,25 @@ func (r *Runner) first() {
 }
 
 // turn gives l one turn; mu is held on entry and return, not during the work.
+// A stream's turn waits for nobody, so it is never kept waiting for those that
+// do: they have an eighth of the workers to themselves.
 func (r *Runner) turn(l *Lane) {
-	if l.sink == nil || l.held || l.status.State == Paused {
+	runs := l.sink != nil && !l.held && l.status.State != Paused
+	if !runs || l.sink.Stream != nil {
+		r.done(l)
+	}
+	if !runs {
 		return
+	}
+	if l.sink.Stream == nil && !l.holds {
+		l.place = l.sink.Place
+		if l.place == "" {
+			l.place = l.Key.String()
+		}
+		if l.holds = r.turns.Ask(l, l.Key, l.place); !l.holds {
+			l.queued = true
+			return
+		}
 	}
 	l.busy, l.again, l.wantsRoom, l.rewound = true, false, false, false
 	b := backlog{fact: l.fact, end: l.end, oldest: l.oldest, flush: l.flush}
@@ -207,7 +236,20 @@ func (r *Runner) turn(l *Lane) {
 	r.mu.Unlock()
 	s := r.env.stepDrop(r.ctx, l, b)
 	r.mu.Lock()
+	r.done(l)
 	r.stepped(l, s)
+}
+
+// done gives l's turn back, where it holds one, and queues those that have theirs now.
+func (r *Runner) done(l *Lane) {
+	if !l.holds {
+		return
+	}
+	l.holds = false
+	for _, n := range r.turns.Done(l.Key, l.place) {
+		n.holds = true
+		r.ready(n)
+	}
 }
 
 // stepped takes in what a drop lane's turn came to.

@@ -44,6 +44,9 @@ func New(set *tenants.S3Sink, c *Clients) *Sink { return &Sink{set: set, clients
 // with one '/'.
 func (s *Sink) Prefix() string { return prefix(s.set.Prefix) }
 
+// Place names the bucket, whoever reaches it.
+func (s *Sink) Place() string { return s.set.AWS.Endpoint + " s3://" + s.set.Bucket }
+
 func prefix(p string) string {
 	if p == "" {
 		return ""
