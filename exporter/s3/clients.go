@@ -170,7 +170,7 @@ func (c *Clients) retryer() aws.Retryer {
 		o.Retryables = []retry.IsErrorRetryable{
 			retry.NoRetryCanceledError{},
 			retry.RetryableError{}, // a clock that is off, once the SDK has corrected it
-			retry.IsErrorRetryableFunc(func(err error) aws.Ternary { return aws.BoolTernary(fleeting(judge(err))) }),
+			retry.IsErrorRetryableFunc(func(err error) aws.Ternary { return aws.BoolTernary(fleeting(err)) }),
 		}
 	})
 }

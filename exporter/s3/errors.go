@@ -128,6 +128,7 @@ var statuses = map[int]sentence{
 	http.StatusNotFound:            {lane.Away, lane.NotFound, true, "check endpoint, bucket and path_style"},
 	http.StatusRequestTimeout:      {lane.Away, lane.Slow, false, ""},
 	http.StatusConflict:            {lane.Wait, lane.Throttled, false, ""},
+	http.StatusPreconditionFailed:  {lane.Away, lane.Reset, false, ""}, // to what is asked without a condition, or of an object that then is not there
 	http.StatusTooManyRequests:     {lane.Wait, lane.Throttled, false, ""},
 	http.StatusServiceUnavailable:  {lane.Wait, lane.Throttled, false, ""},
 	http.StatusInsufficientStorage: {lane.Away, lane.Full, false, "make room in the store"},
@@ -221,9 +222,11 @@ func timedOut(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &t) && t.Timeout()
 }
 
-// fleeting says whether a moment may mend what s is about.
-func fleeting(s sentence) bool {
-	return !s.park && (s.class == lane.Reset || s.class == lane.Throttled || s.class == lane.Connect)
+// fleeting says whether a moment may mend an error. What a condition was not
+// met for is told to whoever set it.
+func fleeting(err error) bool {
+	s := judge(err)
+	return !s.park && status(err) != http.StatusPreconditionFailed && (s.class == lane.Reset || s.class == lane.Throttled || s.class == lane.Connect)
 }
 
 // said is an error in fewer words than the SDK's.

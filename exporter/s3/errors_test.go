@@ -51,6 +51,7 @@ func TestWhatAStoreSaysIsWhatTheLaneDoes(t *testing.T) {
 		{fault{status: 405}, lane.Away, lane.Invalid, true, "settings"},
 		{fault{status: 503, code: "SlowDown"}, lane.Wait, lane.Throttled, false, ""},
 		{fault{status: 429}, lane.Wait, lane.Throttled, false, ""},
+		{fault{status: 412, code: "PreconditionFailed"}, lane.Away, lane.Reset, false, ""},
 		{fault{status: 409, code: "ConditionalRequestConflict"}, lane.Wait, lane.Throttled, false, ""},
 		{fault{status: 500, code: "InternalError"}, lane.Away, lane.Reset, false, ""},
 		{fault{status: 599}, lane.Away, lane.Reset, false, ""},

@@ -79,8 +79,9 @@ func notHonoured(set *tenants.S3Sink) string {
 		set.AWS.Endpoint, set.Bucket)
 }
 
-// asked is how often the probe is put: once more than needed, for an instance
-// that was frozen with the same journal may remove it in between.
+// asked is how often a store is asked before its answer is believed: the probe
+// is put once more than needed, for an instance that was frozen with the same
+// journal may remove it in between.
 const asked = 3
 
 // ask puts an object several times on the condition that it is not there, and

@@ -137,6 +137,9 @@ func (p *put) came(ctx context.Context, err error) error {
 		return nil
 	case p.once != nil && status(err) == http.StatusPreconditionFailed:
 		w, err := p.look(ctx)
+		for n := 1; err == nil && w == hidden && n < asked; n++ { // a right that is missing stays missing
+			w, err = p.look(ctx)
+		}
 		if err != nil {
 			return p.sink.failure("look at", p.drop.Key, err)
 		}
