@@ -13,6 +13,7 @@ import (
 	"datasync/exporter/admin"
 	"datasync/exporter/emit"
 	"datasync/exporter/lane"
+	"datasync/exporter/s3"
 	"datasync/exporter/state"
 	"datasync/feeds"
 	"datasync/feeds/intake"
@@ -96,8 +97,8 @@ func (v *views) Lane(tenant, sink string) (admin.LaneView, bool) {
 		one := v.one(&ls[i])
 		add(&sum, one)
 		sum.Shards = append(sum.Shards, one)
-		if ls[i].Sink != nil && ls[i].Sink.Stream != nil {
-			sum.Facts = facts(ls[i].Sink.Stream)
+		if ls[i].Sink != nil {
+			sum.Facts = facts(ls[i].Sink)
 		}
 	}
 	return sum, true
@@ -116,9 +117,15 @@ func (v *views) configured(k state.Key) bool {
 	return false
 }
 
-// facts are what an emitter knows of its peer.
-func facts(s *lane.Stream) map[string]string {
-	e, ok := s.Sink.(*emit.Sink)
+// facts are what an emitter knows of its peer, a bucket's sink of its store.
+func facts(s *lane.Sink) map[string]string {
+	if b, ok := s.Drops.(*s3.Sink); ok {
+		return map[string]string{"put": b.Promise()}
+	}
+	if s.Stream == nil {
+		return nil
+	}
+	e, ok := s.Stream.Sink.(*emit.Sink)
 	if !ok {
 		return nil
 	}

@@ -11,15 +11,27 @@ import (
 	"testing"
 
 	"datasync/exporter/lane"
+	"datasync/exporter/tenants"
 )
 
 // TestRandomFaults: three calls in ten fail in any way, over drops of one
 // request and of many, put by several lanes at once: the objects are the drops.
-func TestRandomFaults(t *testing.T) {
+func TestRandomFaults(t *testing.T) { testRandomFaults(t, func(*fake, *tenants.S3Sink) {}, true) }
+
+// TestRandomFaultsWithoutTheCondition: nothing is lost or other than planned
+// without it either; an object may be written again, with the same bytes.
+func TestRandomFaultsWithoutTheCondition(t *testing.T) {
+	testRandomFaults(t, func(_ *fake, s *tenants.S3Sink) { s.ConditionalPut = false }, false)
+	testRandomFaults(t, func(f *fake, _ *tenants.S3Sink) { f.ignores = true }, false)
+}
+
+func testRandomFaults(t *testing.T, change func(*fake, *tenants.S3Sink), once bool) {
 	const seed, drops, share = 1, 120, 0.3
 	all := ways()
 	names := slices.Sorted(maps.Keys(all))
 	f := newFake(t)
+	set := f.settings()
+	change(f, set)
 	rnd, injected := rand.New(rand.NewPCG(seed, 0)), 0
 	f.fault = func(string, int) *fault { // with the fake's lock held
 		if rnd.Float64() >= share {
@@ -29,11 +41,11 @@ func TestRandomFaults(t *testing.T) {
 		way := all[names[rnd.IntN(len(names))]]
 		return &way
 	}
-	s := newSink(f, small)
+	s := New(set, NewClients("abc123", small))
 	ds := make([]*lane.Drop, drops)
 	next := make(chan *lane.Drop, drops)
 	for i := range ds {
-		ds[i] = drop(i+1, strings.Repeat(fmt.Sprintf("%03d\n", i), 1+i*4)) // up to 1,900 bytes: every third goes in parts
+		ds[i] = drop(i+1, strings.Repeat(fmt.Sprintf("%03d\n", i), 1+i*4)) // up to 1,900 bytes: half of them go in parts
 		next <- ds[i]
 	}
 	close(next)
@@ -73,9 +85,16 @@ func TestRandomFaults(t *testing.T) {
 			delete(f.objects, k)
 		}
 	}
+	again := 0
+	for k, n := range f.writes {
+		if !once && f.objects[k].body != "" {
+			again += n - 1
+			f.writes[k] = 1
+		}
+	}
 	f.mu.Unlock()
 	f.wants(t, ds...)
-	t.Logf("seed %d: %d faults in %d calls, %d drops in %d tries: none missing, none written twice; %d uploads left to the bucket's rule", seed, injected, calls, drops, tries, left)
+	t.Logf("seed %d: %d faults in %d calls, %d drops in %d tries: none missing, %d written again; %d uploads left to the bucket's rule", seed, injected, calls, drops, tries, again, left)
 	if left > drops/20 {
 		t.Errorf("%d uploads are left", left)
 	}

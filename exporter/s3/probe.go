@@ -20,6 +20,8 @@ type store struct{ endpoint, region, bucket, prefix string }
 type probe struct {
 	mu    sync.Mutex // held while it is found out
 	known bool
+	// ignores says that it was known to put where the key is taken all the same.
+	ignores bool
 	// refuses says that the store refuses a put with If-None-Match. One that
 	// takes the header for nothing is sent it all the same: should the probe be
 	// wrong, the condition holds.
@@ -62,11 +64,36 @@ func (s *Sink) conditional(ctx context.Context, c *client) (bool, error) {
 	case err != nil:
 		return false, s.failure("probe", key, err)
 	}
-	p.known = true
+	p.known, p.ignores = true, !honoured
 	if !honoured {
 		s.clients.o.Report(notHonoured(s.set))
 	}
 	return !p.refuses, nil
+}
+
+// Promise says, for people, whether an object is put only where its key is free.
+func (s *Sink) Promise() string {
+	c := s.held.Load()
+	switch {
+	case !s.set.ConditionalPut:
+		return "overwrites: conditional_put is false"
+	case c == nil:
+		return "not known yet: nothing was put since the start"
+	case !s.custom(c):
+		return "where the key is free"
+	}
+	p := s.clients.probed(s.set)
+	if !p.mu.TryLock() {
+		return "not known yet: the store is being asked"
+	}
+	defer p.mu.Unlock()
+	switch {
+	case !p.known:
+		return "not known yet: the store could not be asked"
+	case p.ignores:
+		return "overwrites: the store does not honour If-None-Match"
+	}
+	return "where the key is free"
 }
 
 // custom says that the store is of another maker than AWS.

@@ -257,6 +257,9 @@ func TestWithoutConditionalPutItsOwnKeyIsWrittenAgain(t *testing.T) {
 		d := drop(1, strings.Repeat("x", size))
 		mustPut(t, s, d)
 		mustPut(t, s, d)
+		if got := s.Promise(); !strings.Contains(got, "conditional_put is false") {
+			t.Errorf("it promises %q", got)
+		}
 		if f.count("probe put") != 0 || f.writes[d.Key] != 2 || len(f.uploads) != 0 {
 			t.Errorf("%d bytes: %s", size, f.steps())
 		}
@@ -306,6 +309,9 @@ func TestAStoreThatIgnoresTheConditionIsToldOf(t *testing.T) {
 		for i := range 3 {
 			mustPut(t, s, drop(i+1, "x"))
 		}
+		if got := s.Promise(); !strings.Contains(got, "does not honour") {
+			t.Errorf("it promises %q", got)
+		}
 		if len(said) != 1 || !strings.Contains(said[0], "lake") {
 			t.Errorf("said: %v", said)
 		}
@@ -322,7 +328,14 @@ func TestAProbeThatCrashedIsAnAnswer(t *testing.T) {
 	f := newFake(t)
 	f.objects["bots/.datasync-probe/abc123"] = object{}
 	d := drop(1, "x")
-	mustPut(t, newSink(f, Options{Pause: time.Millisecond}), d)
+	s := newSink(f, Options{Pause: time.Millisecond})
+	if got := s.Promise(); !strings.Contains(got, "nothing was put") {
+		t.Errorf("before any put it promises %q", got)
+	}
+	mustPut(t, s, d)
+	if got := s.Promise(); got != "where the key is free" {
+		t.Errorf("it promises %q", got)
+	}
 	if f.count("probe put") != 1 {
 		t.Error(f.count("probe put"))
 	}
