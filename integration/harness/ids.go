@@ -119,6 +119,17 @@ func Drops(t testing.TB, dir, sink string) IDs {
 	return ids
 }
 
+// Of is the ids of one seed.
+func (ids IDs) Of(seed int) IDs {
+	of := IDs{}
+	for id, n := range ids {
+		if strings.HasPrefix(id, fmt.Sprintf("gen-%d-", seed)) {
+			of[id] = n
+		}
+	}
+	return of
+}
+
 // Want holds ids to the first n of a seed: none missing, none foreign, and
 // none twice where once is set. It gives how many repeats there were.
 func (ids IDs) Want(t testing.TB, where string, seed, n int, once bool) (repeats int) {
