@@ -36,6 +36,9 @@ type Bad struct {
 	Data []byte
 	// Tenant is whose value it is, as far as that is known.
 	Tenant feeds.TenantID
+	// More counts the bad values that follow at once in the record: Data goes
+	// on to the end of the last of them, and Reason is the first one's.
+	More int
 }
 
 // Output collects what records became. The zero Output is ready; it is reused
@@ -51,6 +54,7 @@ type Output struct {
 	id      []byte
 	tenants map[string]feeds.TenantID
 	netacea netaceaLog
+	behind  int // len(Events) at the last of Bad
 }
 
 // keepArena bounds what a reused Output holds on to.
@@ -93,8 +97,38 @@ func (o *Output) tenant(name []byte) feeds.TenantID {
 	return t
 }
 
+// maxBad is how many bad values of a record stand alone; a record of millions
+// of them (an array, decompressed) must not become a hundred times its size.
+const maxBad = 1000
+
 func (o *Output) bad(in *Input, index int, data []byte, reason string) {
-	o.Bad = append(o.Bad, Bad{Index: index, Reason: reason, Data: data, Tenant: in.Tenant})
+	o.badOf(in.Tenant, in, Bad{Index: index, Reason: reason, Data: data})
+}
+
+// badOf notes a bad value of a tenant.
+func (o *Output) badOf(t feeds.TenantID, in *Input, b Bad) {
+	if n := len(o.Bad); n >= maxBad && o.behind == len(o.Events) && o.Bad[n-1].Tenant == t {
+		last := &o.Bad[n-1]
+		if joined, ok := join(in.Value, last.Data, b.Data); ok {
+			last.Data = joined
+			last.More++
+			return
+		}
+	}
+	b.Tenant, o.behind = t, len(o.Events)
+	o.Bad = append(o.Bad, b)
+}
+
+// join is the part of whole from the start of a to the end of b, which are both
+// parts of it; false where b does not come behind a.
+func join(whole, a, b []byte) ([]byte, bool) {
+	start := uintptr(unsafe.Pointer(unsafe.SliceData(whole)))
+	from := uintptr(unsafe.Pointer(unsafe.SliceData(a))) - start
+	to := uintptr(unsafe.Pointer(unsafe.SliceData(b))) - start + uintptr(len(b))
+	if from > to || to > uintptr(len(whole)) || from+uintptr(len(a)) > to-uintptr(len(b)) {
+		return nil, false
+	}
+	return whole[from:to], true
 }
 
 // values calls f for each value of a record: the record itself, its lines, or
@@ -161,10 +195,11 @@ func (o *Output) event(in *Input, index int, value []byte, e *schemas.Event) {
 func (o *Output) add(in *Input, index int, line, value []byte) {
 	h := &o.head
 	if p := schemas.Scan(line, in.Now, h); p != nil {
-		o.bad(in, index, value, p.Reason)
-		if in.Tenant == "" && h.Tenant != nil {
-			o.Bad[len(o.Bad)-1].Tenant = o.tenant(h.Tenant)
+		tenant := in.Tenant
+		if tenant == "" && h.Tenant != nil {
+			tenant = o.tenant(h.Tenant)
 		}
+		o.badOf(tenant, in, Bad{Index: index, Reason: p.Reason, Data: value})
 		return
 	}
 	tenant, reason := o.route(in)

@@ -45,11 +45,11 @@ func appendResult(b []byte, res *intake.Result) []byte {
 	b = strconv.AppendInt(b, int64(res.Accepted), 10)
 	b = append(b, `,"rejected":[`...)
 	start := len(b)
+	more := res.More
 	for i := range res.Rejected {
 		if len(b) > maxAnswer {
-			b = append(b, `],"rejected_more":`...)
-			b = strconv.AppendInt(b, int64(len(res.Rejected)-i), 10)
-			return append(b, '}')
+			more += len(res.Rejected) - i
+			break
 		}
 		if len(b) > start {
 			b = append(b, ',')
@@ -60,7 +60,12 @@ func appendResult(b []byte, res *intake.Result) []byte {
 		b = appendString(b, res.Rejected[i].Reason)
 		b = append(b, '}')
 	}
-	return append(b, ']', '}')
+	b = append(b, ']')
+	if more > 0 {
+		b = append(b, `,"rejected_more":`...)
+		b = strconv.AppendInt(b, int64(more), 10)
+	}
+	return append(b, '}')
 }
 
 // appendString appends s as a JSON string.

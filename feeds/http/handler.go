@@ -252,9 +252,10 @@ func (q *request) submit(facts func(*intake.Result) []journal.Fact) *answer {
 		return f.refused(err)
 	}
 	f.trouble.end(f.o.Name)
-	charge(q.limiter, res.Accepted+len(res.Rejected), q.at)
+	rejected := len(res.Rejected) + res.More
+	charge(q.limiter, res.Accepted+rejected, q.at)
 	f.counts.accepted.Add(uint64(res.Accepted))
-	f.counts.rejected.Add(uint64(len(res.Rejected)))
+	f.counts.rejected.Add(uint64(rejected))
 	return q.result(&res)
 }
 

@@ -22,6 +22,7 @@ type batch struct {
 	events  []journal.Event
 	entries []Entry
 	rejects []Rejection
+	more    int // rejected and not among rejects
 	counts  Counts
 	read    int // events seen so far in this request
 
@@ -62,7 +63,7 @@ func (b *batch) begin(r *Request) {
 	b.req = r
 	b.now = b.door.o.Now().UnixMilli()
 	b.gen = b.door.gen.Add(1)
-	b.counts, b.read, b.last = Counts{}, 0, nil
+	b.counts, b.read, b.more, b.last = Counts{}, 0, 0, nil
 	b.key, b.keyFor = b.key[:0], ""
 	if b.routes == nil || len(b.routes) > keepRoutes {
 		b.routes = make(map[feeds.TenantID]*route)
@@ -89,12 +90,13 @@ func (b *batch) take(adapter adapt.Adapter, rec *feeds.Record) {
 	for i := range b.out.Events {
 		b.event(rec, &b.out.Events[i])
 	}
+	n := len(b.out.Events)
 	for i := range b.out.Bad {
 		bad := &b.out.Bad[i]
-		b.counts.Quarantined++
-		b.reject(rec, bad.Index, bad.Tenant, bad.Reason, b.req.Format, bad.Data)
+		n += 1 + bad.More
+		b.counts.Quarantined += uint64(1 + bad.More)
+		b.reject(rec, bad, b.req.Format)
 	}
-	n := len(b.out.Events) + len(b.out.Bad)
 	b.counts.Read += uint64(n)
 	b.read += n
 }
@@ -120,18 +122,18 @@ func (b *batch) event(rec *feeds.Record, e *adapt.Event) {
 	line := b.out.Arena[e.Off : e.Off+e.Len]
 	if b.in.Tenant == "" && !b.door.o.Trust {
 		b.counts.Quarantined++
-		b.reject(rec, e.Index, "", "names its tenant itself, which this feed does not trust: give the feed a tenant, or post to the tenant's path", canonical, line)
+		b.reject(rec, &adapt.Bad{Index: e.Index, Reason: "names its tenant itself, which this feed does not trust: give the feed a tenant, or post to the tenant's path", Data: line}, canonical)
 		return
 	}
 	if rec.Seq != 0 && e.Index >= maxPerRecord {
 		b.counts.Quarantined++
-		b.reject(rec, e.Index, e.Tenant, fmt.Sprintf("record holds more than %d events", maxPerRecord), canonical, line)
+		b.reject(rec, &adapt.Bad{Index: e.Index, Tenant: e.Tenant, Reason: fmt.Sprintf("record holds more than %d events", maxPerRecord), Data: line}, canonical)
 		return
 	}
 	rt := b.route(e.Tenant)
 	if !rt.known {
 		b.counts.Unrouted++
-		b.reject(rec, e.Index, e.Tenant, fmt.Sprintf("tenant %q is not known: add tenants/%s.yaml", e.Tenant, e.Tenant), canonical, line)
+		b.reject(rec, &adapt.Bad{Index: e.Index, Tenant: e.Tenant, Reason: fmt.Sprintf("tenant %q is not known: add tenants/%s.yaml", e.Tenant, e.Tenant), Data: line}, canonical)
 		return
 	}
 	if rt.rules.Wants(line, e.Look) && !b.redact(rec, e, rt) {
@@ -158,7 +160,7 @@ func (b *batch) redact(rec *feeds.Record, e *adapt.Event, rt *route) bool {
 	}
 	if p := schemas.Scan(arena[off:], b.now, &b.head); p != nil {
 		b.counts.Quarantined++
-		b.reject(rec, e.Index, e.Tenant, "after redaction: "+p.Reason, canonical, arena[off:])
+		b.reject(rec, &adapt.Bad{Index: e.Index, Tenant: e.Tenant, Reason: "after redaction: " + p.Reason, Data: arena[off:]}, canonical)
 		return false
 	}
 	b.out.Arena = append(arena, '\n')
@@ -187,14 +189,17 @@ func (b *batch) route(t feeds.TenantID) *route {
 
 // A request may be nothing but rubbish, and a body of two-byte lines must not
 // cost a hundred times its size: behind the first ownEntries bad values, those
-// that follow share entries of up to sharedBytes.
+// that follow share entries of up to sharedBytes, and behind the first maxListed
+// they are no longer told one by one.
 const (
 	ownEntries  = 1000
 	sharedBytes = 1 << 20
+	maxListed   = 10_000
 )
 
 // reject keeps a bad value's bytes, masked, for the quarantine.
-func (b *batch) reject(rec *feeds.Record, index int, tenant feeds.TenantID, reason, format string, data []byte) {
+func (b *batch) reject(rec *feeds.Record, bad *adapt.Bad, format string) {
+	tenant := bad.Tenant
 	if tenant == "" {
 		tenant = b.in.Tenant
 	}
@@ -202,14 +207,16 @@ func (b *batch) reject(rec *feeds.Record, index int, tenant feeds.TenantID, reas
 	if tenant != "" {
 		rules = b.door.o.Rules(tenant)
 	}
-	if b.reason != reason || b.reasonOf != tenant || b.masked == "" {
-		b.reason, b.reasonOf, b.masked = reason, tenant, maskReason(rules, reason)
+	if len(b.rejects) < maxListed {
+		b.rejects = append(b.rejects, Rejection{Index: b.read + bad.Index, Reason: b.mask(tenant, bad.Reason, rules)})
+		b.more += bad.More
+	} else {
+		b.more += 1 + bad.More
 	}
-	b.rejects = append(b.rejects, Rejection{Index: b.read + index, Reason: b.masked})
 	if n := len(b.entries); n > ownEntries {
 		last := &b.entries[n-1]
-		if last.Tenant == tenant && last.Format == format && len(last.Data)+len(data) < sharedBytes {
-			last.add(rules, data)
+		if last.Tenant == tenant && last.Format == format && len(last.Data)+len(bad.Data) < sharedBytes {
+			last.add(rules, bad)
 			return
 		}
 	}
@@ -217,10 +224,19 @@ func (b *batch) reject(rec *feeds.Record, index int, tenant feeds.TenantID, reas
 		b.hash, b.hashed = sha256.Sum256(rec.Value), true
 	}
 	e := Entry{Time: time.UnixMilli(b.now), Tenant: tenant, Feed: b.door.o.Feed, Format: format,
-		Position: rec.Position, Index: index, Reason: b.masked}
-	e.add(rules, data)
+		Position: rec.Position, Index: bad.Index, Reason: b.mask(tenant, bad.Reason, rules)}
+	e.add(rules, bad)
 	e.ID = entryID(&e, b.hash)
 	b.entries = append(b.entries, e)
+}
+
+// mask masks a reason, which may quote the record; the same one mostly comes
+// again and again.
+func (b *batch) mask(tenant feeds.TenantID, reason string, rules *redact.Rules) string {
+	if b.reason != reason || b.reasonOf != tenant || b.masked == "" {
+		b.reason, b.reasonOf, b.masked = reason, tenant, maskReason(rules, reason)
+	}
+	return b.masked
 }
 
 // append makes the request durable.
@@ -228,7 +244,7 @@ func (b *batch) append(ctx context.Context, r *Request) (Result, error) {
 	if len(b.rejects) > 1 { // a record's bad values were noted before its next ones
 		slices.SortStableFunc(b.rejects, func(x, y Rejection) int { return x.Index - y.Index })
 	}
-	res := Result{Accepted: len(b.events), Rejected: b.rejects}
+	res := Result{Accepted: len(b.events), Rejected: b.rejects, More: b.more}
 	jb := journal.Batch{Arena: b.out.Arena, Events: b.events, Source: r.Source}
 	if b.read > 0 {
 		jb.Facts = append(jb.Facts, b.counts.fact(b.door.o.Feed))

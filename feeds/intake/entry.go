@@ -14,7 +14,9 @@ import (
 	"unicode/utf8"
 
 	"datasync/feeds"
+	"datasync/feeds/adapt"
 	"datasync/feeds/intake/redact"
+	"datasync/schemas"
 )
 
 // MaxKept is how many bytes of one bad record are kept: the largest body that
@@ -39,8 +41,8 @@ type Entry struct {
 	Index    int
 	Reason   string
 	// Count is how many bad values the entry stands for: more than one where a
-	// request held very many. They are lines of Data then, and Reason is the
-	// first one's.
+	// request held very many. They are lines of Data then, or elements of
+	// arrays in it, and Reason is the first one's.
 	Count int
 	// Size is how many bytes the record had. Data holds them, secrets masked;
 	// at most MaxKept of them.
@@ -52,14 +54,20 @@ type Entry struct {
 
 // add masks a rejected value and puts it behind what the entry holds, on a
 // line of its own.
-func (e *Entry) add(rules *redact.Rules, data []byte) {
-	e.Count++
-	e.Size += len(data)
+func (e *Entry) add(rules *redact.Rules, bad *adapt.Bad) {
+	e.Count += 1 + bad.More
+	e.Size += len(bad.Data)
+	data := bad.Data[:min(len(bad.Data), MaxKept)]
+	if bad.More > 0 { // elements of an array stay one, so that a retry finds each
+		if all := slices.Concat([]byte{'['}, data, []byte{']'}); schemas.Valid(all) {
+			data = all
+		}
+	}
 	if len(e.Data) > 0 {
 		e.Data = append(e.Data, '\n')
 	}
 	var found []string
-	e.Data, found = rules.Record(e.Data, bytes.TrimRight(data[:min(len(data), MaxKept)], "\r\n"))
+	e.Data, found = rules.Record(e.Data, bytes.TrimRight(data, "\r\n"))
 	for _, f := range found {
 		if !slices.Contains(e.Redactions, f) {
 			e.Redactions = append(e.Redactions, f)

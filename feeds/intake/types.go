@@ -40,8 +40,10 @@ type Request struct {
 // Result says what became of the records of a Request.
 type Result struct {
 	Accepted int
-	// Rejected are the records and events that went to the quarantine, in order.
+	// Rejected are the records and events that went to the quarantine, in
+	// order: at most 10,000 of them. More counts those that follow.
 	Rejected []Rejection
+	More     int
 	Receipt  journal.Receipt
 }
 
