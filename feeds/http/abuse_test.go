@@ -60,6 +60,27 @@ func TestBombsStayBounded(t *testing.T) {
 	}
 }
 
+// TestRubbishBehindALongLineIsCheap: whether a body is taken line by line is
+// told by its first line, which was read again for each bad line behind it: a
+// body of 10 MiB kept a processor busy for an hour.
+func TestRubbishBehindALongLineIsCheap(t *testing.T) {
+	o := newWorld().options()
+	o.MaxBody = 4 << 20
+	s := start(t, o)
+	took := func(body string) time.Duration {
+		began := time.Now()
+		if got := s.post(t, "/v1/ingest/canonical", strings.NewReader(body), key, "ka"); got.status != 200 || !strings.Contains(got.body, "rejected_more") {
+			t.Fatalf("%d %.200s", got.status, got.body)
+		}
+		return time.Since(began)
+	}
+	bad := strings.Repeat("x\n", 100_000)
+	short, long := took("{}\n"+bad), took(`{"a":"`+strings.Repeat("y", 1<<20)+"\"}\n"+bad)
+	if long > 10*short+time.Second {
+		t.Errorf("100,000 bad lines took %v, behind a line of 1 MiB %v", short, long)
+	}
+}
+
 // dial opens a plain connection and sends text on it.
 func (s *server) dial(t testing.TB, text string) net.Conn {
 	t.Helper()

@@ -174,9 +174,13 @@ func (q *request) checkBody() *answer {
 // intake rejects it with the reason and keeps it in the quarantine.
 func (q *request) records(yield func(feeds.Record) bool) {
 	n := 0
+	judged, lines := false, false // whether the body is taken line by line; asked once: it reads the first line
 	for v, err := range schemas.Values(q.body) {
 		if err != nil {
-			v = broken(q.body, n, err)
+			if !judged {
+				judged, lines = true, byLine(q.body)
+			}
+			v = broken(q.body, n, lines, err)
 		}
 		if !yield(feeds.Record{Value: v, Position: q.names.of(n)}) {
 			return
@@ -222,12 +226,17 @@ func (p *places) of(n int) string {
 	return p.chunk[start:p.ends[i]]
 }
 
+// byLine says whether schemas.Values takes a body line by line.
+func byLine(body []byte) bool {
+	first, _, more := bytes.Cut(bytes.TrimLeft(body, " \t\r\n"), []byte{'\n'})
+	return more && schemas.Valid(first)
+}
+
 // broken finds what the error of schemas.Values behind n values stands for: its
 // line where the body is taken line by line, else all behind the last good value.
-func broken(body []byte, n int, err error) []byte {
-	first, _, more := bytes.Cut(bytes.TrimLeft(body, " \t\r\n"), []byte{'\n'})
+func broken(body []byte, n int, lines bool, err error) []byte {
 	var p *schemas.Problem
-	if more && schemas.Valid(first) && errors.As(err, &p) && p.Offset <= len(body) {
+	if lines && errors.As(err, &p) && p.Offset <= len(body) {
 		from := bytes.LastIndexByte(body[:p.Offset], '\n') + 1
 		line, _, _ := bytes.Cut(body[from:], []byte{'\n'})
 		return line
