@@ -11,7 +11,7 @@ import (
 // one at a time encodes, one a processor decodes.
 var (
 	blockEncoder = sync.OnceValue(func() *zstd.Encoder {
-		e, err := newZstd(0)
+		e, err := newZstd(0, zstd.WithSingleSegment(true)) // or a frame below 256 bytes says no length
 		if err != nil {
 			panic(err) // fixed options: cannot happen
 		}
@@ -36,11 +36,15 @@ func AppendZstd(dst, src []byte) []byte { return blockEncoder().EncodeAll(src, d
 // DecodeZstd appends the decoded form of one frame of AppendZstd to dst. A frame
 // that says more than maxDecoded bytes is refused with ErrTooLarge before any
 // memory is taken; anything but a whole frame, or one that says no length, with
-// ErrCorrupt; dst is then returned as it was. For concurrent use.
+// ErrCorrupt; dst is then returned as it was. Below 256 bytes a frame that says
+// no length is one of exactly maxDecoded. For concurrent use.
 func DecodeZstd(dst, src []byte, maxDecoded int) ([]byte, error) {
 	var h zstd.Header
 	if err := h.Decode(src); err != nil {
 		return dst, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if !h.HasFCS && !h.Skippable && maxDecoded < 256 { // of an earlier AppendZstd
+		h.HasFCS, h.FrameContentSize = true, uint64(max(maxDecoded, 0))
 	}
 	if h.Skippable || !h.HasFCS {
 		return dst, fmt.Errorf("%w: a frame that does not say its length", ErrCorrupt)

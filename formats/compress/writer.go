@@ -128,17 +128,17 @@ func newEncoder(c Codec, level int) (encoder, error) {
 
 // newZstd makes a zstd encoder of one goroutine: with more, where blocks end
 // would depend on the machine.
-func newZstd(level int) (*zstd.Encoder, error) {
+func newZstd(level int, more ...zstd.EOption) (*zstd.Encoder, error) {
 	speed := zstd.SpeedFastest
 	if level > 0 {
 		speed = zstd.EncoderLevelFromZstd(level)
 	}
-	return zstd.NewWriter(nil,
+	return zstd.NewWriter(nil, append(more,
 		zstd.WithEncoderLevel(speed),
 		zstd.WithEncoderConcurrency(1),
 		zstd.WithWindowSize(window),
 		zstd.WithLowerEncoderMem(true),
-		zstd.WithZeroFrames(true))
+		zstd.WithZeroFrames(true))...)
 }
 
 // Write compresses p, which it does not keep. An error is the destination's and
