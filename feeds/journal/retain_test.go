@@ -223,6 +223,76 @@ func TestFullWhenNobodyIsOver(t *testing.T) {
 	}
 }
 
+// noisy is a batch of lines of size bytes in all, which hardly compress.
+func noisy(j *journal.Journal, id feeds.TenantID, size int) *journal.Batch {
+	b, rng := &journal.Batch{}, uint64(size)
+	for len(b.Arena) < size {
+		off := len(b.Arena)
+		b.Arena = append(b.Arena, `{"noise":"`...)
+		for range 1000 {
+			rng = rng*6364136223846793005 + 1442695040888963407
+			b.Arena = append(b.Arena, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+/"[rng>>40%64])
+		}
+		b.Arena = append(b.Arena, "\"}\n"...)
+		b.Events = append(b.Events, journal.Event{Off: uint32(off), Len: uint32(len(b.Arena) - off), Tenant: j.Tenant(id)})
+	}
+	return b
+}
+
+// TestShardsThatShareTheCap: four shards fill it with segments that are far from
+// full. What is delivered makes room, though each shard begins with a small
+// event of a tenant whose sink is away, and that event stays.
+func TestShardsThatShareTheCap(t *testing.T) {
+	for name, delivered := range map[string]bool{"delivered at once": true, "delivered when it is full": false} {
+		t.Run(name, func(t *testing.T) {
+			x := newShop(t, journal.Options{Retain: time.Hour, MaxBytes: 16 << 20, ReserveBytes: 64 << 10})
+			var js []*journal.Journal
+			for _, name := range []string{"a", "b", "c", "d"} {
+				j, err := x.s.Shard(name)
+				x.must(err)
+				js = append(js, j)
+				if delivered {
+					b, _ := lineBatch(j, "late", 0, 1)
+					_, err := j.Append(context.Background(), b)
+					x.must(err)
+				}
+			}
+			release := func() {
+				for _, j := range js {
+					ref := j.Tenant("acme")
+					j.Release(ref, j.Standing(ref).End)
+				}
+			}
+			appended, err := 0, error(nil)
+			for ; err == nil && appended < 400; appended++ { // 40 MB
+				j := js[appended%4]
+				_, err = j.Append(context.Background(), noisy(j, "acme", 100<<10))
+				if delivered {
+					release()
+				}
+			}
+			if errors.Is(err, feeds.ErrFull) == delivered {
+				t.Fatalf("after %d appends: %v", appended, err)
+			}
+			release()
+			x.must(x.s.Maintain())
+			if u := x.s.Usage(); u.Used > u.Cap*4/5 {
+				t.Errorf("%d of %d bytes are still used", u.Used, u.Cap)
+			}
+			for _, j := range js {
+				_, err := j.Append(context.Background(), noisy(j, "acme", 100<<10))
+				x.must(err)
+				if got, _ := readLines(t, j, "late"); delivered && len(got) != 1 {
+					t.Errorf("the laggard has %d lines", len(got))
+				}
+			}
+			if x.reports.has("expired") || x.reports.has("damage") {
+				t.Errorf("%+v", x.reports.list)
+			}
+		})
+	}
+}
+
 func TestQuotaAndPin(t *testing.T) {
 	x := newShop(t, journal.Options{SegmentBytes: 16 << 10, MaxBytes: 8 << 20,
 		Quota: func(id feeds.TenantID) int64 {
