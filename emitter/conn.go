@@ -1,13 +1,17 @@
 package emitter
 
 import (
+	"bufio"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"sync/atomic"
 	"time"
+
+	"datasync/emitter/relp"
 )
 
 // conn is one connection with its two goroutines: a writer, which takes chunks
@@ -15,17 +19,23 @@ import (
 // which always reads and has the last word on how the connection ended.
 type conn struct {
 	c       *Client
-	address string // as configured; set with peer by dial
+	address string // as configured
 	wire    *wire
 	tls     *tls.Conn
 	peer    Peer
 	// certAsked: the peer asked for a client certificate; not where the session was resumed.
 	certAsked bool
 
+	session   *relp.Session // Protocol
+	answers   *bufio.Reader // of session
+	condemned map[relp.Digest]string
+	frames    []byte // of the writer
+
 	// Guarded by Client.mu.
-	active bool // the writer may take chunks
-	stop   bool // the writer is to drain at the next chunk boundary
-	gone   bool // the connection has ended
+	active bool    // the writer may take chunks
+	stop   bool    // the writer is to drain at the next chunk boundary
+	gone   bool    // the connection has ended
+	place  station // of what was written last
 
 	asked     atomic.Bool   // our end was sent: what ends now is an answer
 	quiesced  chan struct{} // closed when everything, FIN included, is with the kernel
@@ -69,25 +79,24 @@ func (e ending) proof(weak bool) error {
 // shutting down or restarting, and what it read before is its own.
 func (e ending) orderly() bool { return e.notify && e.fin && e.err == nil }
 
-func newConn(c *Client, w *wire, t *tls.Conn) *conn {
-	k := &conn{
-		c: c, wire: w, tls: t,
-		quiesced:  make(chan struct{}),
-		killed:    make(chan struct{}),
-		writerEnd: make(chan error, 1),
-		over:      make(chan ending, 1),
-		finished:  make(chan struct{}),
-	}
-	w.startGathering()
+// start begins to read; what is written is gathered from here on.
+func (k *conn) start() {
+	k.quiesced = make(chan struct{})
+	k.killed = make(chan struct{})
+	k.writerEnd = make(chan error, 1)
+	k.over = make(chan ending, 1)
+	k.finished = make(chan struct{})
+	k.wire.startGathering()
 	go k.write()
 	go k.read()
-	return k
 }
 
 // activate lets the writer take chunks.
 func (k *conn) activate() {
 	k.c.mu.Lock()
 	k.active = true
+	k.place = station{mark: k.c.marks.written, wire: k.wire.total()}
+	k.condemned = maps.Clone(k.c.condemned)
 	k.c.mu.Unlock()
 	k.c.room.Broadcast()
 }
@@ -150,16 +159,21 @@ func (k *conn) writeAll() error {
 				break
 			}
 		}
-		if _, err := k.tls.Write(b.b); err != nil {
+		if err := k.send(b); err != nil {
 			k.c.dropped(b)
 			return err
 		}
-		k.c.wrote(b)
+		k.c.wrote(k, b)
 	}
 	if !k.c.draining(k) {
 		return nil
 	}
 	k.asked.Store(true)
+	if k.session != nil {
+		if _, err := k.tls.Write(k.session.AppendClose(nil)); err != nil {
+			return err
+		}
+	}
 	if err := k.tls.CloseWrite(); err != nil {
 		return err
 	}
@@ -173,9 +187,23 @@ func (k *conn) writeAll() error {
 	return nil
 }
 
+// send writes a chunk, as it is or as RELP has it.
+func (k *conn) send(b *chunk) error {
+	if k.session != nil {
+		return k.sendRecords(b)
+	}
+	_, err := k.tls.Write(b.b)
+	return err
+}
+
 func (k *conn) read() {
 	defer close(k.finished)
-	e := k.readEnd()
+	var e ending
+	if k.session != nil {
+		e = k.readAnswers()
+	} else {
+		e = k.readEnd()
+	}
 	if t, _, err := look(k.wire.TCPConn, time.Now()); err == nil { // before Close: it is gone after
 		e.tcp = t
 	}
@@ -275,12 +303,16 @@ func (c *Client) draining(k *conn) bool {
 }
 
 // wrote counts a chunk as written and wakes the owner where it has to decide.
-func (c *Client) wrote(b *chunk) {
+func (c *Client) wrote(k *conn, b *chunk) {
 	now := time.Now()
+	wire := k.wire.total()
 	c.mu.Lock()
 	first := c.marks.written == c.marks.read
 	before := c.marks.written
-	c.marks.written += uint64(len(b.b))
+	if k.session == nil { // records count when they are begun: their answers may be there already
+		c.marks.written += uint64(len(b.b))
+	}
+	k.place = station{mark: c.marks.written, wire: wire}
 	c.status.BytesWritten += uint64(len(b.b))
 	c.queue.wrote(b)
 	c.lastWrite = now

@@ -124,3 +124,85 @@ func later(a, b time.Time) time.Time {
 	}
 	return b
 }
+
+// station is a place in the stream: mark was offered up to it, and wire bytes
+// of the connection lie before it, handshake and records' frames included.
+type station struct {
+	mark, wire uint64
+	acked      time.Time // when it was first seen acknowledged; zero: not yet
+}
+
+// window is what is known of a connection with Confirm Window.
+type window struct {
+	stations []station // rising; confirmed ones are gone
+	widest   uint64    // largest window that the peer offered
+}
+
+// maxStations bounds memory where little is sent over a long time.
+const maxStations = 512
+
+// note adds the place that the writer has reached.
+func (w *window) note(end station) {
+	if n := len(w.stations); n > 0 && w.stations[n-1].mark >= end.mark {
+		return
+	}
+	if len(w.stations) >= maxStations { // every second will do
+		n := 0
+		for i := 1; i < len(w.stations); i += 2 {
+			w.stations[n] = w.stations[i]
+			n++
+		}
+		w.stations = w.stations[:n]
+	}
+	w.stations = append(w.stations, end)
+}
+
+// held is how far a connection came, in marks; 0 is nowhere.
+type held struct{ acked, read, confirmed uint64 }
+
+// judge looks at one sample. quiet says that nothing waits to be written.
+//
+// A station is read when it was acknowledged Hold ago and the peer's kernel has
+// spoken since. It is confirmed when, besides, more bytes behind it were
+// acknowledged than can lie unread in the peer's kernel: 1.5 times the widest
+// window and 64 KiB. Where nothing comes behind the last station, time alone must
+// do: twice Hold with a window nearly as wide as ever, else eight times Hold
+// (kernels narrow it for reasons of their own, too).
+func (w *window) judge(now time.Time, t TCP, quiet bool, o *Options) (h held) {
+	w.widest = max(w.widest, t.Window)
+	spoke := now.Add(-t.LastAck)
+	acked := max(t.Acked, 1) - 1 // the SYN counts as one
+	behind := w.widest + w.widest/2 + 64<<10
+	n := len(w.stations)
+	for i := range w.stations {
+		if s := &w.stations[i]; s.acked.IsZero() && acked >= s.wire {
+			s.acked = now
+		}
+	}
+	tail := false
+	if quiet && n > 0 && t.Unacked == 0 && t.NotSent == 0 && !w.stations[n-1].acked.IsZero() {
+		wait := 8 * o.Tuning.Hold
+		if t.Window >= w.widest/4*3 {
+			wait = 2 * o.Tuning.Hold
+		}
+		tail = spoke.Sub(w.stations[n-1].acked) >= wait
+	}
+	gone := 0
+	for _, s := range w.stations {
+		if s.acked.IsZero() {
+			break
+		}
+		h.acked = s.mark
+		if spoke.Sub(s.acked) < o.Tuning.Hold {
+			continue
+		}
+		h.read = s.mark
+		// promise: with window, bytes and time together confirm, or, at the end of all, more time.
+		if tail || acked-s.wire >= behind {
+			h.confirmed = s.mark
+			gone++
+		}
+	}
+	w.stations = append(w.stations[:0], w.stations[gone:]...)
+	return h
+}

@@ -173,3 +173,70 @@ func TestShutdownAfterAReset(t *testing.T) {
 		t.Errorf("the first drain: %s", e.Class)
 	}
 }
+
+// TestWindowJudge: time and later bytes together confirm; at the end of all,
+// twice the time and a window with nothing behind it.
+func TestWindowJudge(t *testing.T) {
+	const kib = 1 << 10
+	o := (&Options{Tuning: Tuning{Hold: 10 * time.Second}}).withDefaults()
+	began := time.Unix(1000, 0)
+	at := func(s int) time.Time { return began.Add(time.Duration(s) * time.Second) }
+	type sample struct {
+		at      int
+		acked   uint64 // bytes, without the SYN
+		window  uint64
+		ackAge  int
+		loud    bool
+		unacked uint64
+	}
+	for name, c := range map[string]struct {
+		samples []sample
+		want    held
+	}{
+		"not acknowledged":                {[]sample{{at: 0, acked: 999, window: 64 * kib}, {at: 60, acked: 999, window: 64 * kib, unacked: 1}}, held{}},
+		"acknowledged just now":           {[]sample{{at: 0, acked: 1000, window: 64 * kib}}, held{acked: 1}},
+		"held, nothing behind it":         {[]sample{{at: 0, acked: 1000, window: 64 * kib}, {at: 11, acked: 1000, window: 64 * kib}}, held{acked: 1, read: 1}},
+		"held, but the kernel was silent": {[]sample{{at: 0, acked: 1000, window: 64 * kib}, {at: 60, acked: 1000, window: 64 * kib, ackAge: 55}}, held{acked: 1}},
+		"bytes without the time":          {[]sample{{at: 0, acked: 1000, window: 64 * kib}, {at: 5, acked: 10 << 20, window: 64 * kib}}, held{acked: 2}},
+		"too few bytes behind it":         {[]sample{{at: 0, acked: 1000, window: 64 * kib}, {at: 11, acked: 1000 + 160*kib - 1, window: 64 * kib, loud: true}}, held{acked: 1, read: 1}},
+		"bytes and time":                  {[]sample{{at: 0, acked: 1000, window: 64 * kib}, {at: 11, acked: 1000 + 160*kib, window: 64 * kib, loud: true}}, held{acked: 1, read: 1, confirmed: 1}},
+		"the widest window counts":        {[]sample{{at: 0, acked: 1000, window: 640 * kib}, {at: 11, acked: 1000 + 160*kib, window: 64 * kib, loud: true}}, held{acked: 1, read: 1}},
+		"the tail, after twice the time":  {[]sample{{at: 0, acked: 10 << 20, window: 64 * kib}, {at: 21, acked: 10 << 20, window: 64 * kib}}, held{acked: 2, read: 2, confirmed: 2}},
+		"the tail, in front of much":      {[]sample{{at: 0, acked: 10 << 20, window: 640 * kib}, {at: 79, acked: 10 << 20, window: 300 * kib}}, held{acked: 2, read: 2, confirmed: 1}},
+		"that tail in the end":            {[]sample{{at: 0, acked: 10 << 20, window: 640 * kib}, {at: 80, acked: 10 << 20, window: 300 * kib}}, held{acked: 2, read: 2, confirmed: 2}},
+		"no tail while more waits":        {[]sample{{at: 0, acked: 1000, window: 64 * kib}, {at: 21, acked: 1000, window: 64 * kib, loud: true}}, held{acked: 1, read: 1}},
+	} {
+		w := window{}
+		w.note(station{mark: 1, wire: 1000})
+		var got held
+		for i, s := range c.samples {
+			if s.acked >= 10<<20 {
+				w.note(station{mark: 2, wire: 10 << 20})
+			}
+			got = w.judge(at(s.at), TCP{Acked: s.acked + 1, Window: s.window, LastAck: time.Duration(s.ackAge) * time.Second, Unacked: s.unacked}, !s.loud, &o)
+			if i < len(c.samples)-1 && got.confirmed > 0 {
+				t.Errorf("%s: confirmed %d at once", name, got.confirmed)
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+}
+
+// TestWindowStationsAreBounded: a trickle that is never confirmed costs no memory.
+func TestWindowStationsAreBounded(t *testing.T) {
+	var w window
+	for i := range uint64(100_000) {
+		w.note(station{mark: i + 1, wire: i})
+		w.note(station{mark: i + 1, wire: i})
+	}
+	if n := len(w.stations); n > maxStations || w.stations[n-1].mark != 100_000 {
+		t.Errorf("%d stations", n)
+	}
+	for i := 1; i < len(w.stations); i++ {
+		if w.stations[i].mark <= w.stations[i-1].mark {
+			t.Fatal("stations out of order")
+		}
+	}
+}

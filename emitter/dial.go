@@ -1,6 +1,7 @@
 package emitter
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,11 +12,14 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"datasync/emitter/relp"
 )
 
 const (
 	doConnect   = "connecting to"
 	doHandshake = "TLS handshake with"
+	doOpen      = "opening a RELP session with"
 	doProbe     = "first drain of"
 	doDrain     = "draining"
 	doSend      = "sending to"
@@ -40,6 +44,9 @@ type fact struct {
 func (c *Client) connect(ctx context.Context) (d dialed) {
 	for _, a := range c.o.Addresses {
 		answer := c.answerOf(a)
+		if c.o.Confirm != Drain {
+			answer = AnswerNotify // its answer does not matter
+		}
 		if answer == AnswerUnknown || answer == AnswerNone {
 			got, err := c.probe(ctx, a)
 			if got != AnswerUnknown && got != answer {
@@ -58,8 +65,8 @@ func (c *Client) connect(ctx context.Context) (d dialed) {
 }
 
 // Probe does with one address what a Client does before the first byte goes to
-// one that it does not know: connect, shake hands, drain empty. It tells how
-// the address answered. shaken, if not nil, is told when the handshake began
+// one that it does not know: connect, shake hands, and drain empty (Drain) or
+// open a session (Protocol). It tells how the address answered a drain. shaken, if not nil, is told when the handshake began
 // and what came of it.
 func Probe(ctx context.Context, o Options, address string, shaken func(began time.Time, s tls.ConnectionState, err error)) (Answer, *Error) {
 	c, err := New(o)
@@ -67,7 +74,37 @@ func Probe(ctx context.Context, o Options, address string, shaken func(began tim
 		return AnswerUnknown, classify(doConnect, address, err, false, false)
 	}
 	c.shaken = shaken
+	if o.Confirm != Drain {
+		return AnswerUnknown, c.visit(ctx, address)
+	}
 	return c.probe(ctx, address)
+}
+
+// visitWait is how long a peer has to object to our certificate, which TLS 1.3
+// tells only after the handshake.
+const visitWait = 300 * time.Millisecond
+
+// visit connects, opens the session where the protocol has one, and leaves again.
+func (c *Client) visit(ctx context.Context, address string) *Error {
+	k, err := c.dial(ctx, address, true)
+	if err != nil {
+		return err
+	}
+	timer := time.NewTimer(visitWait)
+	defer timer.Stop()
+	select {
+	case e := <-k.over:
+		<-k.finished
+		cause := e.err
+		if cause == nil {
+			cause = errUnasked
+		}
+		return classify(doHandshake, address, cause, k.certAsked, !k.peer.ClientNotAfter.IsZero())
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	k.leave()
+	return nil
 }
 
 // Certificate is the client certificate of t's files, nil where it names none.
@@ -160,9 +197,13 @@ func (o *offering) Get(key string) (*tls.ClientSessionState, bool) {
 
 // attempt connects and shakes hands once; cfg is its own.
 func (c *Client) attempt(ctx context.Context, address string, cfg *tls.Config, own time.Time) (*conn, *Error) {
+	alive := keepAlive
+	if c.o.Confirm == Window { // what the peer's kernel says in the quiet counts
+		alive = min(alive, max(c.o.Tuning.Hold/2, time.Second))
+	}
 	dialer := net.Dialer{
 		Control:         c.control,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAlive, Interval: keepAlive, Count: 4},
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: alive, Interval: alive, Count: 4},
 	}
 	nc, derr := dialer.DialContext(ctx, "tcp", address)
 	if derr != nil {
@@ -195,10 +236,27 @@ func (c *Client) attempt(ctx context.Context, address string, cfg *tls.Config, o
 		}
 		return nil, classify(doHandshake, address, herr, certAsked, !own.IsZero())
 	}
-	k := newConn(c, w, t)
-	k.address, k.certAsked = address, certAsked
-	k.peer = describe(address, tcp, t.ConnectionState(), own)
+	k := &conn{c: c, wire: w, tls: t, address: address, certAsked: certAsked, peer: describe(address, tcp, t.ConnectionState(), own)}
+	if c.o.Confirm == Protocol {
+		if serr := k.openSession(ctx); serr != nil {
+			_ = w.Close() // the session's error is what counts
+			if ctx.Err() != nil {
+				serr = ctx.Err()
+			}
+			return nil, classify(doOpen, address, serr, certAsked, !own.IsZero())
+		}
+	}
+	k.start()
 	return k, nil
+}
+
+// openSession opens a RELP session, within ctx.
+func (k *conn) openSession(ctx context.Context) (err error) {
+	stop := context.AfterFunc(ctx, func() { _ = k.wire.SetReadDeadline(time.Unix(1, 0)) }) // the read ends by it
+	defer stop()
+	k.answers = bufio.NewReaderSize(k.tls, 4<<10)
+	k.session, err = relp.Open(k.answers, k.tls)
+	return err
 }
 
 // control tunes the socket and asks the owner whether it may connect.

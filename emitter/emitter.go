@@ -1,5 +1,5 @@
-// Package emitter is the TLS line client: it dials, writes framed lines, proves
-// by draining what the peer has read, and notices the peer's death.
+// Package emitter is the TLS line client: it dials, writes framed lines, knows
+// what the peer has, by draining or by the peer's word, and notices its death.
 package emitter
 
 import (
@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"datasync/emitter/relp"
 )
 
 // ErrClosed is returned by Flush on a Client that was closed.
@@ -26,6 +28,12 @@ type Options struct {
 	Addresses []string
 	// TLS says how the peer is checked and who we are.
 	TLS TLS
+
+	// Confirm is how it is known what the peer has.
+	Confirm Confirm
+	// Octets: the lines offered are octet-counted frames (MSG-LEN SP MSG), not
+	// lines that end with a newline. Only Protocol needs to know.
+	Octets bool
 
 	DialTimeout  time.Duration // for one address, TCP and TLS together; 0 is 10 s
 	RotateEvery  time.Duration // between drains of a busy connection; 0 is 10 s
@@ -52,6 +60,22 @@ type Options struct {
 	Tuning Tuning
 }
 
+// Confirm is how it is known what the peer has.
+type Confirm uint8
+
+// The ways to know.
+const (
+	// Drain ends the connection now and then; a peer that read everything answers.
+	Drain Confirm = iota
+	// Window is for peers that do not answer an end: what their kernel has
+	// acknowledged counts as read after Tuning.Hold, and as confirmed when more
+	// has been acknowledged since than its buffers hold. See DESIGN.md for what
+	// this cannot promise.
+	Window
+	// Protocol is RELP: what the peer acknowledges is confirmed.
+	Protocol
+)
+
 // TLS is how the client speaks TLS. The files are PEM and looked at again at
 // every connect, so that a renewed certificate needs no restart.
 type TLS struct {
@@ -74,6 +98,7 @@ type Tuning struct {
 	StallAfter  time.Duration // a write that makes no progress for so long is a stall; 2 s
 	DeadAfter   time.Duration // no ACK for so long with bytes unacknowledged is death; 20 s
 	RetryMin    time.Duration // first pause between attempts; 200 ms
+	Hold        time.Duration // Window: bytes acknowledged for so long, and the peer alive, count as read; 30 s
 }
 
 // Events are the client's calls to its owner. All of them come from one
@@ -83,9 +108,13 @@ type Events struct {
 	// OnRead: the peer has read every byte up to mark. Go on from here after
 	// our own restart.
 	OnRead func(mark uint64)
-	// OnConfirmed: what was read up to mark survived one more rotation; its
-	// source may be freed.
+	// OnConfirmed: what was read up to mark survived one more rotation (Window:
+	// enough later bytes; Protocol: the peer took it); its source may be freed.
 	OnConfirmed func(mark uint64)
+	// OnRefused: the peer will never take this record (Protocol), which ends at
+	// mark at. It is confirmed with its neighbours only if the error is nil, and
+	// else offered again. The bytes are the callee's.
+	OnRefused func(record []byte, at uint64, reason string) error
 	// OnLost: everything after from is forgotten, sent or not. Offer refuses
 	// until OnLost has returned; then numbering goes on at from, so the next
 	// bytes offered must be those that followed mark from. OnRoom comes after it.
@@ -120,7 +149,7 @@ type State struct {
 	NextRetry time.Time // zero: none planned
 	Address   string    // the one connected, or tried last
 	Weak      bool      // the peer answers drains with a bare FIN only
-	Confirm   string    // "drain", "weak", "window" (the peer cannot be confirmed by drain); "" before the first answer
+	Confirm   string    // "drain", "weak", "window" (also where a peer cannot be confirmed by drain), "protocol"; "" before the first answer
 }
 
 // Peer is who the other end is, from the last handshake.
@@ -194,6 +223,7 @@ func (o Options) withDefaults() Options {
 	or(&o.Tuning.StallAfter, 2*time.Second)
 	or(&o.Tuning.DeadAfter, 20*time.Second)
 	or(&o.Tuning.RetryMin, 200*time.Millisecond)
+	or(&o.Tuning.Hold, 30*time.Second)
 	if o.RotateBytes <= 0 {
 		o.RotateBytes = 256 << 20
 	}
@@ -227,6 +257,8 @@ type Client struct {
 	running    bool
 	outage     outage // of the run before
 	flushes    []*flush
+	rejected   map[relp.Digest]int    // how often the peer rejected a record that was at fault
+	condemned  map[relp.Digest]string // records that are not sent again, with the reason
 
 	wake  chan struct{} // to the owner goroutine; capacity 1
 	quit  chan struct{} // closed by Close
@@ -255,6 +287,7 @@ func New(o Options) (*Client, error) {
 		quit:    make(chan struct{}),
 	}
 	c.room.L = &c.mu
+	c.queue.ends = o.Confirm == Protocol
 	c.marks = marks{offered: o.Unconfirmed, written: o.Unconfirmed, read: o.Unconfirmed}
 	for a, l := range o.Learned {
 		c.learned[a] = l
@@ -294,7 +327,8 @@ func (c *Client) Offer(b []byte) (mark uint64, ok bool) {
 }
 
 // Flush drains now and returns nil when the peer has read everything offered
-// before the call. Where lines were lost on the way it returns an error that
+// before the call (Window: when its kernel has it, which is all that can be known
+// so soon; Protocol: when it has acknowledged it). Where lines were lost on the way it returns an error that
 // wraps ErrLost (offer them again, flush again); at ctx's end, ctx's error with
 // the reason that held it up.
 func (c *Client) Flush(ctx context.Context) error {

@@ -88,33 +88,39 @@ func TestFaultsLoseNothing(t *testing.T) {
 			r := emittertest.New(t, fault.options)
 			o := quick(r)
 			o.DrainTimeout = 150 * time.Millisecond
-			f := feed(t, o, 0)
-			n := 0
-			load := func(lines int) {
-				for range 10 {
-					n += lines / 10
-					f.to(n)
-					pause(t, 4*time.Millisecond)
-				}
-			}
-			for range 3 {
-				load(500)
-				stop := make(chan struct{})
-				go func() { defer close(stop); fault.inject(t, r) }()
-				load(500)
-				<-stop
-			}
-			load(300)
-			f.allConfirmed(n)
-			repeats := arrived(t, r.Lines(), n)
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			if repeats > f.again {
-				t.Errorf("%d lines repeated, OnLost asked for %d", repeats, f.again)
-			}
-			t.Logf("%d lines, 0 lost, %d repeated, %d losses", n, repeats, len(f.lost))
+			underFaults(t, r, o, fault.inject)
 		})
 	}
+}
+
+// underFaults sends under load through three faults and checks what arrived.
+func underFaults(t *testing.T, r *emittertest.Receiver, o emitter.Options, inject func(*testing.T, *emittertest.Receiver)) {
+	t.Helper()
+	f := feed(t, o, 0)
+	n := 0
+	load := func(lines int) {
+		for range 10 {
+			n += lines / 10
+			f.to(n)
+			pause(t, 4*time.Millisecond)
+		}
+	}
+	for range 3 {
+		load(500)
+		stop := make(chan struct{})
+		go func() { defer close(stop); inject(t, r) }()
+		load(500)
+		<-stop
+	}
+	load(300)
+	f.allConfirmed(n)
+	repeats := arrived(t, r.Lines(), n)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if repeats > f.again {
+		t.Errorf("%d lines repeated, OnLost asked for %d", repeats, f.again)
+	}
+	t.Logf("3 faults, %d lines, 0 lost, %d repeated, %d losses", n, repeats, len(f.lost))
 }
 
 // TestProxyKilled: a layer 4 proxy dies with lines in its own memory.

@@ -43,9 +43,7 @@ type loss struct {
 
 // quick are times that let a test run in milliseconds.
 func quick(r *emittertest.Receiver) emitter.Options {
-	return emitter.Options{
-		Addresses:    []string{r.Addr()},
-		TLS:          emitter.TLS{CA: r.Certs().CA},
+	o := emitter.Options{
 		RotateEvery:  40 * time.Millisecond,
 		DrainTimeout: 2 * time.Second,
 		RetryMax:     50 * time.Millisecond,
@@ -55,6 +53,10 @@ func quick(r *emittertest.Receiver) emitter.Options {
 			HealthEvery: 5 * time.Millisecond, StallAfter: 50 * time.Millisecond, RetryMin: 4 * time.Millisecond,
 		},
 	}
+	if r != nil {
+		o.Addresses, o.TLS.CA = []string{r.Addr()}, r.Certs().CA
+	}
+	return o
 }
 
 func testLine(i int) string {
@@ -64,10 +66,17 @@ func testLine(i int) string {
 // feed starts a client with o and a goroutine that offers up to n lines.
 func feed(t testing.TB, o emitter.Options, n int) *feeder {
 	t.Helper()
+	return feedRefusing(t, o, n, nil)
+}
+
+// feedRefusing is feed with a place for what the peer refuses.
+func feedRefusing(t testing.TB, o emitter.Options, n int, refused func([]byte, uint64, string) error) *feeder {
+	t.Helper()
 	f := &feeder{t: t, line: testLine, more: make(chan struct{}, 1), changed: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
 	o.Events = emitter.Events{
 		OnRead:      func(m uint64) { f.event(func() { f.read = m }) },
 		OnConfirmed: func(m uint64) { f.event(func() { f.confirmed = m }) },
+		OnRefused:   refused,
 		OnLost:      f.onLost,
 		OnRoom:      func() { poke(f.more) },
 		OnState:     func(s emitter.State) { f.event(func() { f.states = append(f.states, s) }) },

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// owner is the state machine of a Client: this file holds all its transitions,
-// and its one goroutine owns the life of every connection and makes every call
+// owner is the state machine of a Client: this file and confirm.go hold all its
+// transitions, and its one goroutine owns the life of every connection and makes every call
 // to the Client's owner. It runs while something is offered and not confirmed.
 //
 //	away ──dial──► open ──rotation due──► (dial next) ──► draining ──proof──► open on next
@@ -23,6 +23,9 @@ type owner struct {
 	answer    time.Time // since when cur's answer is owed (zero: our end is still on its way)
 	looked    time.Time // last look at TCP_INFO
 	health    health
+	window    window    // Window: of cur
+	settleAt  time.Time // Protocol: answers are told again; zero: at once
+	unkept    bool      // Protocol: something refused could not be kept, nothing more of cur is confirmed
 
 	dialing chan dialed // nil: none under way
 	cancel  context.CancelFunc
@@ -124,6 +127,9 @@ func (o *owner) view() view {
 
 // act does what is due and says when to look again; over ends the goroutine.
 func (o *owner) act(now time.Time) (at time.Time, over bool) {
+	if o.cur != nil && o.cur.session != nil {
+		o.settle(now, false)
+	}
 	v := o.view()
 	if v.wantRoom && o.c.o.Events.OnRoom != nil {
 		o.c.o.Events.OnRoom()
@@ -134,6 +140,9 @@ func (o *owner) act(now time.Time) (at time.Time, over bool) {
 	o.kicked = v.flushing
 	if o.cur == nil {
 		return o.actAway(now, v)
+	}
+	if o.c.o.Confirm != Drain {
+		return o.actKept(now, v)
 	}
 	if o.draining {
 		return o.watch(now, v), false
@@ -198,10 +207,17 @@ func (o *owner) rotate(now time.Time, v view) time.Time {
 // watch looks after cur while something is on the way: it finds the dead, shows
 // the stalled, and ends a drain that is not answered.
 func (o *owner) watch(now time.Time, v view) time.Time {
-	if v.marks.written == v.marks.read && v.pending == 0 && !o.draining {
+	proven := v.marks.read
+	if o.c.o.Confirm == Window {
+		proven = v.marks.confirmed
+	}
+	if v.marks.written == proven && v.pending == 0 && !o.draining {
 		return time.Time{}
 	}
 	every := o.c.o.Tuning.HealthEvery
+	if o.c.o.Confirm == Window && v.flushing {
+		every = min(every, flushEvery)
+	}
 	timeout := drainTimeout(o.unanswered, &o.c.o)
 	if next := o.looked.Add(every); next.After(now) && (o.answer.IsZero() || now.Sub(o.answer) < timeout) {
 		if !o.answer.IsZero() {
@@ -217,7 +233,11 @@ func (o *owner) watch(now time.Time, v view) time.Time {
 	o.c.mu.Lock()
 	o.c.status.TCP = t
 	o.c.mu.Unlock()
-	switch o.health.judge(now, t, o.cur.wire.blocked.Load(), &o.c.o) {
+	if o.c.o.Confirm == Window {
+		o.hold(now, t)
+	}
+	blocked := o.cur.wire.blocked.Load() || o.cur.session != nil && o.cur.session.Waiting()
+	switch o.health.judge(now, t, blocked, &o.c.o) {
 	case dead:
 		o.abandon(now, &Error{Class: Timeout, Doing: doSend, Address: o.cur.address, Err: errDead, Hint: "the receiver's host does not answer: check that it is up and reachable"})
 		return now
@@ -303,6 +323,7 @@ func (o *owner) nextFailed(now time.Time, err *Error) {
 func (o *owner) open(now time.Time, k *conn) {
 	o.cur, o.draining, o.answer = k, false, time.Time{}
 	o.connected, o.health, o.looked = now, health{}, now
+	o.window, o.settleAt, o.unkept = window{}, time.Time{}, false
 	o.c.mu.Lock()
 	o.c.status.Connections++
 	o.c.status.Peer = k.peer
@@ -316,11 +337,14 @@ func (o *owner) open(now time.Time, k *conn) {
 func (o *owner) onEnd(now time.Time, e ending) {
 	k := o.cur
 	<-k.finished
-	weak := o.c.answerOf(k.address) == AnswerFIN
-	cause := e.proof(weak)
 	o.c.mu.Lock()
 	o.c.status.TCP = e.tcp
 	o.c.mu.Unlock()
+	if o.c.o.Confirm != Drain {
+		o.keptEnd(now, e)
+		return
+	}
+	cause := e.proof(o.c.answerOf(k.address) == AnswerFIN)
 	// promise: only a peer that closed in answer to our end, without a reset, has read everything.
 	if cause == nil && !o.suspect {
 		o.drained(now)
@@ -353,12 +377,7 @@ func (o *owner) drained(now time.Time) {
 	o.lastRotation, o.base = now, m.written
 	o.outage = outage{}
 	o.cur, o.draining, o.nextLost = nil, false, 0
-	if ev := c.o.Events.OnConfirmed; ev != nil && m.confirmed > before.confirmed {
-		ev(m.confirmed)
-	}
-	if ev := c.o.Events.OnRead; ev != nil && m.read > before.read {
-		ev(m.read)
-	}
+	o.progress(before, m)
 	c.answerFlushes(m.read)
 	next := o.next
 	o.next = nil
@@ -389,6 +408,9 @@ func (o *owner) onNextEnd(now time.Time, e ending) {
 
 // abandon gives cur up.
 func (o *owner) abandon(now time.Time, err *Error) {
+	if o.cur.session != nil {
+		o.settle(now, true)
+	}
 	o.cur.kill()
 	o.cur = nil
 	o.gone(now, true, err)
@@ -450,33 +472,6 @@ func (o *owner) lose(abnormal bool, err *Error) {
 	}
 }
 
-// show tells a transition.
-func (o *owner) show(s State) {
-	if s.Address == "" {
-		s.Address = o.state.Address
-	}
-	switch o.c.answerOf(s.Address) {
-	case AnswerNotify:
-		s.Confirm = "drain"
-	case AnswerFIN:
-		s.Confirm, s.Weak = "weak", true
-	case AnswerNone:
-		s.Confirm = "window"
-	}
-	same := s.Connected == o.state.Connected && s.Stalled == o.state.Stalled && s.Reason == o.state.Reason &&
-		s.Confirm == o.state.Confirm && s.Address == o.state.Address
-	if s.Since = o.state.Since; !same || s.Since.IsZero() {
-		s.Since = time.Now()
-	}
-	o.state = s
-	o.c.mu.Lock()
-	o.c.status.State = s
-	o.c.mu.Unlock()
-	if !same && o.c.o.Events.OnState != nil {
-		o.c.o.Events.OnState(s)
-	}
-}
-
 // shut ends everything without waiting for the peer.
 func (o *owner) shut() {
 	if o.dialing != nil {
@@ -484,6 +479,9 @@ func (o *owner) shut() {
 		if d := <-o.dialing; d.conn != nil {
 			d.conn.leave()
 		}
+	}
+	if o.cur != nil && o.cur.session != nil {
+		o.settle(time.Now(), true)
 	}
 	for _, k := range []*conn{o.cur, o.next} {
 		if k != nil {

@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"datasync/emitter/relp"
 )
 
 // Class is why a peer cannot be reached or takes nothing.
@@ -25,6 +27,8 @@ const (
 	Reset         Class = "reset"
 	Timeout       Class = "timeout"
 	Slow          Class = "slow"
+	Invalid       Class = "invalid" // the peer's protocol refuses the session or a record
+	Full          Class = "full"    // Events.OnRefused could not keep what the peer refuses
 )
 
 // Error is a failure of the connection with its class and a hint for the operator.
@@ -65,8 +69,15 @@ func classify(doing, address string, err error, certAsked, haveCert bool) *Error
 		verify *tls.CertificateVerificationError
 		host   x509.HostnameError
 		record tls.RecordHeaderError
+		reject *relp.Rejection
 	)
 	switch {
+	case errors.As(err, &reject):
+		e.Class, e.Hint = Invalid, "the receiver's log says what it has against it; it is offered again until the receiver takes it"
+	case errors.Is(err, relp.ErrProtocol):
+		e.Class, e.Hint = Invalid, relpHint
+	case errors.Is(err, relp.ErrServerClose):
+		e.Class, e.Hint = Reset, "the receiver is being stopped or restarted"
 	case errors.As(err, &no):
 		e.Class, e.Hint = Forbidden, "the service's egress rules do not allow this address"
 	case errors.As(err, &dns):
@@ -79,10 +90,12 @@ func classify(doing, address string, err error, certAsked, haveCert bool) *Error
 		e.Class, e.Hint = TLSVerify, "the receiver does not speak TLS on this port"
 	case isAlert(err):
 		e.Class, e.Hint = alertClass(err, certAsked, haveCert)
-	case isReset(err) && certAsked && (doing == doProbe || doing == doHandshake):
+	case isReset(err) && certAsked && (doing == doProbe || doing == doHandshake || doing == doOpen):
 		e.Class, e.Hint = TLSClientCert, silentHint(haveCert)
 	case errors.Is(err, errNoAnswer):
 		e.Class, e.Hint = Timeout, "drain cannot confirm what this receiver reads; it needs confirm: window"
+	case isTimeout(err) && doing == doOpen:
+		e.Class, e.Hint = Timeout, relpHint
 	case isTimeout(err):
 		e.Class, e.Hint = Timeout, "no answer: check that the receiver runs and that no firewall drops the packets"
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -97,6 +110,9 @@ func classify(doing, address string, err error, certAsked, haveCert bool) *Error
 	}
 	return e
 }
+
+// relpHint is for a peer that does not answer as RELP has it.
+const relpHint = "does the receiver speak RELP on this port (rsyslog: imrelp, not imtcp)?"
 
 func isTimeout(err error) bool {
 	var n net.Error

@@ -15,6 +15,7 @@ type Proxy struct {
 	mu       sync.Mutex
 	listener net.Listener
 	conns    map[net.Conn]bool
+	held     chan struct{} // non-nil: nothing is passed on until it is closed
 	wg       sync.WaitGroup
 }
 
@@ -56,10 +57,25 @@ func (p *Proxy) Start() {
 	}()
 }
 
-// Kill closes everything as the kernel does for a killed process.
+// Hold makes it read on and pass nothing on, until its memory is full or it is killed.
+func (p *Proxy) Hold() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held == nil {
+		p.held = make(chan struct{})
+	}
+}
+
+// Kill closes everything as the kernel does for a killed process; what was held is lost.
 func (p *Proxy) Kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer func() {
+		if p.held != nil {
+			close(p.held)
+			p.held = nil
+		}
+	}()
 	if p.listener != nil {
 		_ = p.listener.Close() // its error would be that it is closed
 		p.listener = nil
@@ -116,6 +132,12 @@ func (p *Proxy) pass(to, from net.Conn) {
 		}
 	}()
 	for b := range queue {
+		p.mu.Lock()
+		held := p.held
+		p.mu.Unlock()
+		if held != nil {
+			<-held
+		}
 		if _, err := to.Write(b); err != nil {
 			_ = from.Close() // the reader ends
 		}

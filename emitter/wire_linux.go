@@ -6,11 +6,17 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // chunk holds whole Offers, so that no line is spread over two connections.
-type chunk struct{ b []byte }
+type chunk struct {
+	b    []byte
+	ends []int // of the Offers in b, where queue.ends wants them
+}
 
 // Chunks come in a few sizes, so that thousands of clients with a line or two
 // waiting hold kilobytes, and a busy one writes 64 KiB at a time.
@@ -34,7 +40,7 @@ func newChunk(need int) *chunk {
 func (k *chunk) release() {
 	for i, size := range chunkSizes {
 		if cap(k.b) == size {
-			k.b = k.b[:0]
+			k.b, k.ends = k.b[:0], k.ends[:0]
 			chunkPools[i].Put(k)
 			return // it is another's from here on
 		}
@@ -46,21 +52,29 @@ type queue struct {
 	chunks  []*chunk
 	head    int
 	waiting int // bytes, those being written included
+	ends    bool
 }
 
 func (q *queue) push(b []byte) {
 	if n := len(q.chunks); n > q.head {
 		last := q.chunks[n-1]
 		if len(last.b)+len(b) <= cap(last.b) {
-			last.b = append(last.b, b...)
+			last.add(b, q.ends)
 			q.waiting += len(b)
 			return
 		}
 	}
 	k := newChunk(max(len(b), min(q.waiting, 64<<10)))
-	k.b = append(k.b, b...)
+	k.add(b, q.ends)
 	q.chunks = append(q.chunks, k)
 	q.waiting += len(b)
+}
+
+func (k *chunk) add(b []byte, ends bool) {
+	k.b = append(k.b, b...)
+	if ends {
+		k.ends = append(k.ends, len(k.b))
+	}
 }
 
 // pop hands the first chunk out; its bytes count as waiting until wrote.
@@ -85,7 +99,7 @@ func (q *queue) clear() {
 	for _, k := range q.chunks[q.head:] {
 		k.release()
 	}
-	*q = queue{}
+	*q = queue{ends: q.ends}
 }
 
 // wire is the net.Conn below TLS: it gathers records so that one system call
@@ -99,6 +113,7 @@ type wire struct {
 	mu     sync.Mutex
 	gather bool // after the handshake
 	buf    *chunk
+	sent   uint64 // bytes of the connection so far, those gathered included
 	err    error
 }
 
@@ -120,6 +135,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	if w.err != nil {
 		return 0, w.err
 	}
+	w.sent += uint64(len(p))
 	if !w.gather {
 		return w.TCPConn.Write(p)
 	}
@@ -153,6 +169,13 @@ func (w *wire) flushLocked() error {
 	return w.err
 }
 
+// total is how many bytes the connection has carried when all that was written arrives.
+func (w *wire) total() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sent
+}
+
 func (w *wire) startGathering() {
 	w.mu.Lock()
 	w.gather = true
@@ -166,3 +189,76 @@ func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 
 // SetDeadline sets the read deadline only.
 func (w *wire) SetDeadline(t time.Time) error { return w.TCPConn.SetReadDeadline(t) }
+
+// The states of tcpi_state that matter at the end of a connection.
+const (
+	tcpTimeWait = 6
+	tcpClosed   = 7
+)
+
+const (
+	sendBuffer = 256 << 10 // with the low-water mark: bounds what one dead peer swallows
+	notSentLow = 64 << 10
+	keepAlive  = 15 * time.Second
+)
+
+// tune sets the options of a socket before it connects.
+func tune(c syscall.RawConn) error {
+	var err error
+	cerr := c.Control(func(fd uintptr) {
+		if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer); err == nil {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLow)
+		}
+	})
+	if cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// look samples TCP_INFO. It works on a broken connection until it is closed.
+func look(c *net.TCPConn, now time.Time) (t TCP, state uint8, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return t, 0, err
+	}
+	var info *unix.TCPInfo
+	cerr := raw.Control(func(fd uintptr) {
+		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	})
+	if cerr != nil {
+		return t, 0, cerr
+	}
+	if err != nil {
+		return t, 0, err
+	}
+	return TCP{
+		Unacked:  uint64(info.Unacked),
+		NotSent:  uint64(info.Notsent_bytes),
+		Acked:    info.Bytes_acked,
+		Window:   uint64(info.Snd_wnd),
+		Probes:   uint64(info.Probes),
+		LastAck:  time.Duration(info.Last_ack_recv) * time.Millisecond,
+		RTT:      time.Duration(info.Rtt) * time.Microsecond,
+		SampleAt: now,
+	}, info.State, nil
+}
+
+// pendingError takes the socket's error (a reset that came after the FIN).
+func pendingError(c *net.TCPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var n int
+	cerr := raw.Control(func(fd uintptr) {
+		n, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	})
+	if cerr != nil {
+		return cerr
+	}
+	if err == nil && n != 0 {
+		err = syscall.Errno(n)
+	}
+	return err
+}
