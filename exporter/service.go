@@ -209,23 +209,31 @@ func (s *Service) Run(ctx context.Context) error {
 		Int("tenants", s.set.Load().Len()).Int("feeds", len(s.cfg.Feeds)).Str("admin", admin).Msg("running")
 	<-feedCtx.Done()
 	s.notReady("stopping")
+	stop, stopped := context.WithTimeout(context.Background(), s.o.StopIn)
+	defer stopped()
 	err = feeding.wait()
-	err = errors.Join(err, s.stopLanes())
+	s.stopLanes(stop)
 	cancel()
 	return errors.Join(err, lanes.wait(), s.close())
 }
 
-// stopLanes ends the turns under way and has the emitters' peers prove what
-// they read, within StopIn in all.
-func (s *Service) stopLanes() error {
-	ctx, cancel := context.WithTimeout(context.Background(), s.o.StopIn)
+// stopLanes delivers what is due, ends the turns under way and has the peers of
+// streams prove what they read, until ctx ends. A third of the time is kept for
+// that proof: without it what they read is sent again.
+func (s *Service) stopLanes(ctx context.Context) {
+	due, cancel := context.WithTimeout(ctx, s.o.StopIn*2/3)
 	defer cancel()
-	if err := s.runner.Stop(ctx); err != nil {
+	s.steward.settled(due)
+	if s.runner.Drain(due) != nil {
+		s.log.Warn().Msg("stop: not all that is due was delivered in time; it goes on at the next start")
+	}
+	end, cancelEnd := context.WithTimeout(ctx, s.o.StopIn/6)
+	defer cancelEnd()
+	if s.runner.Stop(end) != nil {
 		s.log.Warn().Msg("stop: deliveries were cut short; what they held is sent again at the next start")
 	}
 	s.steward.flush(ctx)
 	s.sayWhatIsLeft()
-	return nil
 }
 
 // close closes what New opened.

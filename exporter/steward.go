@@ -32,7 +32,8 @@ type steward struct {
 	poke   chan struct{}
 	change chan changed
 	adopts chan adoption
-	ended  chan struct{} // closed when run has returned
+	settle chan chan struct{} // closed when the births so far are done with
+	ended  chan struct{}      // closed when run has returned
 }
 
 type birth struct {
@@ -59,7 +60,7 @@ func (s *Service) openLanes() error {
 		Retain: s.cfg.Journal.Retain, OnState: s.reporter.moved,
 	})
 	st := &steward{s: s, sinks: map[state.Key]*lane.Sink{}, known: map[state.Key]state.Known{}, loaded: map[string]bool{},
-		poke: make(chan struct{}, 1), change: make(chan changed), adopts: make(chan adoption), ended: make(chan struct{})}
+		poke: make(chan struct{}, 1), change: make(chan changed), adopts: make(chan adoption), settle: make(chan chan struct{}), ended: make(chan struct{})}
 	s.steward = st
 	names, err := s.store.Shards()
 	if err != nil {
@@ -378,11 +379,10 @@ func (st *steward) run(ctx context.Context) {
 	for {
 		select {
 		case <-st.poke:
-			st.mu.Lock()
-			births := st.births
-			st.births = nil
-			st.mu.Unlock()
-			st.s.reporter.failing("begin lanes", st.complete(ctx, births))
+			st.deliver(ctx)
+		case done := <-st.settle:
+			st.deliver(ctx)
+			close(done)
 		case a := <-st.adopts:
 			a.done <- st.adopt(a.name)
 		case c := <-st.change:
@@ -390,6 +390,31 @@ func (st *steward) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// deliver begins the lanes of all births so far.
+func (st *steward) deliver(ctx context.Context) {
+	st.mu.Lock()
+	births := st.births
+	st.births = nil
+	st.mu.Unlock()
+	st.s.reporter.failing("begin lanes", st.complete(ctx, births))
+}
+
+// settled waits until all that arrived has its lanes, or ctx ends.
+func (st *steward) settled(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case st.settle <- done:
+	case <-st.ended:
+		return
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
 	}
 }
 

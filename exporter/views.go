@@ -1,6 +1,7 @@
 package exporter
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -327,18 +328,25 @@ func (v *views) Process() admin.ProcessView {
 		MemoryBytes: v.spools.Used(), MemoryMaxBytes: v.cfg.Memory}
 }
 
-// sayWhatIsLeft tells at a stop what waits on disk, and for whom.
+// leftNamed is how many of the sinks with something left a stop names.
+const leftNamed = 20
+
+// sayWhatIsLeft tells at a stop what waits on disk, and for whom: the sinks that
+// are furthest behind by name, and all of them in sum.
 func (s *Service) sayWhatIsLeft() {
 	var events, bytes int64
-	waiting := 0
-	for _, l := range (*views)(s).Lanes(false) {
-		if l.Behind.Events > 0 {
-			waiting++
-			events += l.Behind.Events
-			bytes += l.Behind.Bytes
+	left := slices.DeleteFunc((*views)(s).Lanes(false), func(l admin.LaneView) bool { return l.Behind.Events == 0 })
+	slices.SortFunc(left, func(a, b admin.LaneView) int { return cmp.Compare(b.Behind.Events, a.Behind.Events) })
+	for i := range left {
+		l := &left[i]
+		events += l.Behind.Events
+		bytes += l.Behind.Bytes
+		if i < leftNamed {
+			s.log.Info().Str("tenant", l.Tenant).Str("sink", l.Sink).Str("state", l.State).Str("reason", l.Reason).
+				Int64("events", l.Behind.Events).Int64("bytes", l.Behind.Bytes).Msg("stop: left for this sink")
 		}
 	}
-	s.log.Info().Int64("events", events).Int64("bytes", bytes).Int("sinks", waiting).
+	s.log.Info().Int64("events", events).Int64("bytes", bytes).Int("sinks", len(left)).
 		Str("data_dir", s.cfg.DataDir).Msg("stopped; what is left is in the journal and goes on at the next start")
 }
 

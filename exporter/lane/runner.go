@@ -33,7 +33,7 @@ type Runner struct {
 	started bool
 	stopped bool
 	wake    chan struct{}
-	// ended is told when a turn ends.
+	// ended is told when a turn or a worker ends, and when a stream falls into trouble.
 	ended  sync.Cond
 	wg     sync.WaitGroup
 	ctx    context.Context
@@ -93,6 +93,41 @@ func (r *Runner) fire() time.Duration {
 		return time.Hour
 	}
 	return max(time.Duration(r.timers[0].due-now)*time.Millisecond, time.Millisecond)
+}
+
+// Drain waits until what is due is done: no lane has a turn or waits for one,
+// and no stream that works is short of room. What is due later, and lanes whose
+// destination is away, are not waited for. An error: ctx ended first.
+func (r *Runner) Drain(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.ended.Broadcast()
+	})()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for !r.quiet() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r.ended.Wait()
+	}
+	return nil
+}
+
+// quiet says whether nothing is due; mu is held.
+func (r *Runner) quiet() bool {
+	if r.workers > 0 || len(r.queue) > 0 {
+		return false
+	}
+	for _, lanes := range r.by {
+		for _, l := range lanes {
+			if l.wantsRoom && l.status.State != Paused && l.sink != nil && l.sink.Stream != nil && l.sink.Stream.trouble == nil {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Stop lets no new turn begin and waits for those under way; when ctx ends
@@ -190,6 +225,7 @@ func (r *Runner) work() {
 		r.first()
 	}
 	r.workers--
+	r.ended.Broadcast()
 }
 
 // first gives the lane at the head of the queue its turn; mu is held.

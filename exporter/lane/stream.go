@@ -197,6 +197,7 @@ func (r *Runner) Trouble(s *Stream, t *Trouble) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.trouble = t
+	r.ended.Broadcast()
 	for _, l := range s.lanes {
 		if t == nil {
 			r.happened(l, delivered)
