@@ -14,6 +14,7 @@ import (
 	"datasync/exporter/lane/spool"
 	"datasync/exporter/state"
 	"datasync/exporter/tenants"
+	"datasync/failpoint"
 	"datasync/feeds/journal"
 	"datasync/formats"
 )
@@ -282,6 +283,7 @@ func (e *env) store(ctx context.Context, l *Lane, out *tenants.Output, sp *spool
 		if err := l.sink.Drops.Put(ctx, &d); err != nil {
 			return err
 		}
+		failpoint.At(failpoint.Stored)
 		m.Key, m.Bytes, m.SHA256 = p.Key, d.Size, hex.EncodeToString(d.SHA256[:])
 	}
 	if !p.Manifest {
@@ -296,8 +298,10 @@ func (e *env) store(ctx context.Context, l *Lane, out *tenants.Output, sp *spool
 	if _, err := ms.Write(append(raw, '\n')); err != nil {
 		return fmt.Errorf("write the manifest of %s: %w", p.Key, err)
 	}
-	return l.sink.Drops.Put(ctx, &Drop{Key: manifestKey(p.Key, out), ID: id + "/manifest", Body: ms, Size: ms.Size(),
+	err = l.sink.Drops.Put(ctx, &Drop{Key: manifestKey(p.Key, out), ID: id + "/manifest", Body: ms, Size: ms.Size(),
 		SHA256: ms.SHA256(), Differs: !same, ContentType: "application/json"})
+	failpoint.At(failpoint.Described)
+	return err
 }
 
 func manifest(l *Lane, p *state.Pending, out *tenants.Output) Manifest {

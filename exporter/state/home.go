@@ -7,6 +7,7 @@ import (
 	"iter"
 	"strings"
 
+	"datasync/failpoint"
 	"datasync/feeds/journal"
 )
 
@@ -55,7 +56,9 @@ func (h *Home) Begin(ctx context.Context, lanes map[Key]Lane) error {
 	for k, l := range lanes {
 		facts = append(facts, fact(laneKey+k.String(), l))
 	}
-	return h.log.Put(ctx, facts...)
+	err := h.log.Put(ctx, facts...)
+	failpoint.At(failpoint.LanesBegun)
+	return err
 }
 
 // Advance records that a lane without a pending drop stands elsewhere. It is
@@ -63,6 +66,7 @@ func (h *Home) Begin(ctx context.Context, lanes map[Key]Lane) error {
 // emitter sent (allowed) and cuts nothing twice (a drop is Recorded first).
 func (h *Home) Advance(k Key, l Lane) {
 	h.log.PutLater(fact(laneKey+k.String(), l))
+	failpoint.At(failpoint.Placed)
 }
 
 // Drop is a pending drop. It can only be completed: what was decided is done.
@@ -74,10 +78,12 @@ type Drop struct {
 
 // Record makes the decision to store a drop durable. Only then may it be stored.
 func (h *Home) Record(ctx context.Context, k Key, p Pending) (*Drop, error) {
+	failpoint.At(failpoint.Decided)
 	// promise: a drop's range, number and key are durable before its first byte is sent.
 	if err := h.log.Put(ctx, fact(dropKey+k.String(), p)); err != nil {
 		return nil, fmt.Errorf("record drop %d of %s: %w", p.Number, k, err)
 	}
+	failpoint.At(failpoint.Recorded)
 	return &Drop{h, k, p}, nil
 }
 
@@ -105,6 +111,7 @@ func (d *Drop) Complete(l *Lane, now int64) {
 		l.Tick = d.Tick
 	}
 	d.home.log.PutLater(fact(laneKey+d.key.String(), *l), journal.Fact{Key: dropKey + d.key.String()})
+	failpoint.At(failpoint.Completed)
 }
 
 // Abandon forgets the drop of a sink that takes drops no more. Its number is
@@ -165,7 +172,9 @@ func (h *Home) Know(ctx context.Context, sinks map[Key]Known) error {
 	for k, kn := range sinks {
 		facts = append(facts, fact(sinkKey+k.String(), kn))
 	}
-	return h.log.Put(ctx, facts...)
+	err := h.log.Put(ctx, facts...)
+	failpoint.At(failpoint.SinksKnown)
+	return err
 }
 
 // Peers is how each address of an emitter answers a drain.

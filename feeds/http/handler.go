@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"datasync/failpoint"
 	"datasync/feeds"
 	"datasync/feeds/intake"
 	"datasync/feeds/journal"
@@ -260,6 +261,7 @@ func (q *request) submit(facts func(*intake.Result) []journal.Fact) *answer {
 	if err != nil {
 		return f.refused(err)
 	}
+	failpoint.At(failpoint.Answering)
 	f.trouble.end(f.o.Name)
 	rejected := len(res.Rejected) + res.More
 	charge(q.limiter, res.Accepted+rejected, q.at)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"datasync/failpoint"
 )
 
 // errFailedSync marks a write or fsync that failed for another reason than a
@@ -46,11 +48,13 @@ func (j *Journal) writeOnce() error {
 		}
 		return fmt.Errorf("%w: writing %s: %w", errFailedSync, w.active.path, err)
 	}
+	failpoint.At(failpoint.Written)
 	// promise: a failed fsync is never tried again on the same file; the pages
 	// it covered count as clean though they never reached the disk.
 	if err := w.file.Sync(); err != nil {
 		return fmt.Errorf("%w: syncing %s: %w", errFailedSync, w.active.path, err)
 	}
+	failpoint.At(failpoint.Synced)
 	return nil
 }
 
@@ -123,6 +127,7 @@ func (j *Journal) begin(size int64, events bool) error {
 		}
 		return fmt.Errorf("%w: %w", errFailedSync, err)
 	}
+	failpoint.At(failpoint.SegmentMade)
 	s.time, s.commit = max(j.tip.time, h.Created), h.First-1
 	j.s.grew(s.size)
 	j.install(s, file)

@@ -13,6 +13,7 @@ const module = "datasync"
 // package imports from earlier lines only, and from its own folder. Folders in
 // one line don't know each other.
 var layers = [][]string{
+	{"failpoint"},
 	{"schemas"},
 	{"formats"},
 	{"feeds"},
