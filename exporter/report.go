@@ -21,7 +21,7 @@ type reporter struct {
 	mu        sync.Mutex
 	moves     []move
 	poke      chan struct{}
-	last      map[state.Key]said
+	sinks     map[state.Key]*outage
 	trouble   map[string]time.Time
 	incidents map[string]int64
 }
@@ -32,13 +32,16 @@ type move struct {
 	status lane.Status
 }
 
-type said struct {
-	state lane.State
-	since time.Time
+// outage is what a sink suffers from, from its first shard's failure until all
+// its shards run again.
+type outage struct {
+	shards map[string]bool // those that fail
+	since  time.Time
+	said   map[string]bool // states with their reasons
 }
 
 func newReporter(log zerolog.Logger) *reporter {
-	return &reporter{log: log, poke: make(chan struct{}, 1), last: map[state.Key]said{},
+	return &reporter{log: log, poke: make(chan struct{}, 1), sinks: map[state.Key]*outage{},
 		trouble: map[string]time.Time{}, incidents: map[string]int64{}}
 }
 
@@ -75,31 +78,47 @@ func (r *reporter) say() {
 	}
 }
 
-// sayMove logs a sink's change of state once, whichever of its shards show it.
+// sayMove says each trouble of an outage once, whichever of its shards show it
+// and whatever a retry meets in between, and the outage's end once.
 func (r *reporter) sayMove(m move) {
-	last, ok := r.last[m.key]
-	if ok && last.state == m.status.State || !ok && m.status.State == lane.Running {
-		return
+	o := r.sinks[m.key]
+	switch m.status.State {
+	case lane.Running, lane.Paused:
+		if o == nil {
+			return
+		}
+		delete(o.shards, m.shard)
+		if len(o.shards) > 0 || m.status.State == lane.Paused { // who paused it knows, and hears when it runs again
+			return
+		}
+		delete(r.sinks, m.key)
+	default:
+		if o == nil {
+			o = &outage{shards: map[string]bool{}, since: time.UnixMilli(m.status.Since), said: map[string]bool{}}
+			r.sinks[m.key] = o
+		}
+		o.shards[m.shard] = true
+		what := string(m.status.State) + " " + string(m.status.Class)
+		if o.said[what] {
+			return
+		}
+		o.said[what] = true
 	}
 	if r.notify != nil {
 		r.notify.moved(m)
 	}
+	r.write(m, o)
+}
+
+func (r *reporter) write(m move, o *outage) {
 	ev := r.log.Warn()
 	msg := "the sink is " + string(m.status.State)
 	switch m.status.State {
 	case lane.Running:
-		ev = r.log.Info().Dur("after", time.Since(last.since).Round(time.Millisecond))
+		ev = r.log.Info().Dur("after", time.Since(o.since).Round(time.Millisecond))
 		msg = "the sink runs again"
-		delete(r.last, m.key)
 	case lane.Parked:
 		ev = r.log.Error()
-	}
-	if m.status.State != lane.Running {
-		since := last.since
-		if !ok {
-			since = time.UnixMilli(m.status.Since)
-		}
-		r.last[m.key] = said{m.status.State, since}
 	}
 	if m.status.Class != "" {
 		ev = ev.Str("reason", string(m.status.Class))

@@ -161,18 +161,26 @@ func (r *Runner) arrived(l *Lane, a *journal.Arrival) {
 	}
 }
 
-// settle sets the status of a lane that is added or has another sink.
+// settle sets the status of a lane that is added, paused or resumed, or has
+// another sink. One that was in trouble stays so until a turn shows that it is
+// over: its end is told then, and no sooner.
 func (r *Runner) settle(l *Lane) {
+	was := l.status
 	switch {
 	case l.sink == nil:
 		l.status = Status{State: Paused, Since: l.gone, Message: "its sink is no longer configured"}
 	case l.byHand != 0:
 		l.status = Status{State: Paused, Since: l.byHand, Message: "paused by a person"}
-	default:
+	case was.State == Paused || was.State == Running:
 		l.status = Status{State: Running, Since: r.env.now()}
-		if s := l.sink.Stream; s != nil && s.trouble != nil {
-			r.troubled(l, s.trouble)
-		}
+	default:
+		l.status.failures, l.status.NextRetry = 0, 0
+	}
+	if l.status.State != was.State {
+		r.o.OnState(l.Key, l.shard.Name, l.status)
+	}
+	if l.status.State != Paused && l.sink.Stream != nil && l.sink.Stream.trouble != nil {
+		r.troubled(l, l.sink.Stream.trouble)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -387,5 +388,36 @@ func TestFailureIsAlwaysAnError(t *testing.T) {
 	}
 	if got := failure(errTest); got.Verdict != Away || got.Class != Reset || got.Park || !errors.Is(got, errTest) {
 		t.Errorf("unknown means away: %+v", got)
+	}
+}
+
+// TestTheEndOfTroubleIsTold: mended by other settings, or after a pause, a sink
+// is told of once it runs again, not before it does, and not never.
+func TestTheEndOfTroubleIsTold(t *testing.T) {
+	r := newRig(t)
+	var told []State
+	r.runner.o.OnState = func(_ state.Key, _ string, s Status) { told = append(told, s.State) }
+	set := func(s *tenants.Sink) { s.Deliver.MaxAge = time.Nanosecond }
+	bad := dropSink("acme", &bucket{fail: func(int, *Drop) error { return &Error{Park: true, Class: NotFound, Err: errTest} }}, set)
+	k := r.begin(bad)
+	r.append("acme", 1)
+	r.until(k, "event", func(v View) bool { return v.End.Events == 1 })
+	for r.runner.Views(&k)[0].Status.State == Running {
+		r.byHand()
+	}
+	r.runner.Swap(k, bad, 0) // other settings, as wrong
+	if v := r.runner.Views(&k)[0]; v.Status.State != Parked || v.Status.NextRetry != 0 {
+		t.Errorf("before it was tried again: %+v", v.Status)
+	}
+	r.byHand()
+	r.runner.Do(k, OrderPause)
+	r.runner.Do(k, OrderResume)
+	r.byHand()
+	r.runner.Swap(k, dropSink("acme", &bucket{}, set), 0)
+	for !caughtUp(r.runner.Views(&k)[0]) {
+		r.byHand()
+	}
+	if want := []State{Parked, Paused, Running, Parked, Running}; !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
 	}
 }
