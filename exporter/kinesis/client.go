@@ -122,6 +122,7 @@ func (c *client) connect(ctx context.Context) (*kinesis.Client, error) {
 	cfg.Retryer = func() aws.Retryer {
 		return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = c.o.withDefaults().Tuning.RetryMin })
 	}
+	cfg.Credentials = aws.NewCredentialsCache(chain(opts))
 	identity := cfg.Credentials
 	c.own = marked{cfg.Credentials}
 	if c.o.RoleARN != "" {
@@ -131,7 +132,9 @@ func (c *client) connect(ctx context.Context) (*kinesis.Client, error) {
 			if c.o.ExternalID != "" {
 				o.ExternalID = &c.o.ExternalID
 			}
-		}))
+		}), func(o *aws.CredentialsCacheOptions) {
+			o.ExpiryWindow, o.ExpiryWindowJitterFrac = 5*time.Minute, 0.5
+		})
 	}
 	c.sdk = kinesis.NewFromConfig(cfg, func(o *kinesis.Options) {
 		o.HTTPClient, o.Credentials = web, marked{identity}
@@ -140,6 +143,27 @@ func (c *client) connect(ctx context.Context) (*kinesis.Client, error) {
 		}
 	})
 	return c.sdk, nil
+}
+
+// chain is the SDK's default chain of credentials, walked anew each time: the
+// SDK reads keys from a file once, and keys are rotated while the old ones are
+// still good for a while.
+type chain []func(*config.LoadOptions) error
+
+// reread is how long keys that say nothing of their end are good for.
+const reread = time.Minute
+
+// Retrieve is aws.CredentialsProvider's.
+func (c chain) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	cfg, err := config.LoadDefaultConfig(ctx, c...)
+	if err != nil {
+		return aws.Credentials{}, err
+	}
+	k, err := cfg.Credentials.Retrieve(ctx)
+	if err == nil && !k.CanExpire {
+		k.CanExpire, k.Expires = true, time.Now().Add(reread)
+	}
+	return k, err
 }
 
 // withOwnBody is for calls of PutRecords.

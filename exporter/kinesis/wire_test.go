@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
@@ -312,6 +314,64 @@ func TestNewKeysAreTaken(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "fresh")
 	r.allConfirmed()
 	r.end()
+}
+
+// TestKeysAreReadBeforeTheyFail: a file of keys is read again within a minute,
+// a web identity's as its credentials expire.
+func TestKeysAreReadBeforeTheyFail(t *testing.T) {
+	identity(t)
+	path := filepath.Join(t.TempDir(), "credentials")
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", path)
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := newClient(Options{Stream: "s", Endpoint: "http://127.0.0.1:1"})
+	defer c.close()
+	for _, id := range []string{"AKIAFIRST", "AKIASECOND"} {
+		write(path, "[default]\naws_access_key_id = "+id+"\naws_secret_access_key = s\n")
+		k, err := chain(nil).Retrieve(t.Context())
+		if err != nil || k.AccessKeyID != id || !k.CanExpire || time.Until(k.Expires) > reread {
+			t.Errorf("%s: %s is good until %v, %v", id, k.AccessKeyID, k.Expires, err)
+		}
+	}
+	if _, err := c.connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := c.own.Retrieve(t.Context()); err != nil || k.AccessKeyID != "AKIASECOND" || time.Until(k.Expires) > reread {
+		t.Errorf("the client's: %s until %v, %v", k.AccessKeyID, k.Expires, err)
+	}
+
+	var form string
+	sts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		raw, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		form = string(raw)
+		fmt.Fprintf(w, `<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>web</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>`,
+			time.Now().Add(-time.Second).UTC().Format(time.RFC3339)) // over at once
+	}))
+	defer sts.Close()
+	token := filepath.Join(t.TempDir(), "token")
+	for k, v := range map[string]string{"AWS_ENDPOINT_URL_STS": sts.URL, "AWS_WEB_IDENTITY_TOKEN_FILE": token, "AWS_ROLE_ARN": "arn:aws:iam::1:role/web",
+		"AWS_REGION": "eu-west-1", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"} {
+		t.Setenv(k, v)
+	}
+	c.close()
+	for _, text := range []string{"token-one", "token-two"} {
+		write(token, text)
+		if _, err := c.connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if k, err := c.own.Retrieve(t.Context()); err != nil || k.AccessKeyID != "web" || !strings.Contains(form, "WebIdentityToken="+text) {
+			t.Errorf("%s: %s, asked with %s, %v", text, k.AccessKeyID, form, err)
+		}
+	}
 }
 
 // A body that was taken back gives nothing away.

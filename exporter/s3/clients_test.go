@@ -166,3 +166,38 @@ func TestARoleIsAssumed(t *testing.T) {
 		t.Errorf("put as %s", got)
 	}
 }
+
+// TestCredentialsThatExpireAreHadAgain: a role is assumed again some minutes
+// before its credentials end, and a web identity with the token that is in its
+// file by then.
+func TestCredentialsThatExpireAreHadAgain(t *testing.T) {
+	f := newFake(t)
+	f.lasts = time.Minute // less than is kept in hand
+	t.Setenv("AWS_ENDPOINT_URL_STS", f.URL)
+	set := f.settings()
+	set.AWS.RoleARN = "arn:aws:iam::123456789012:role/drops"
+	s := New(set, NewClients("abc123", small))
+	for n := range 3 {
+		before := f.count("assume")
+		mustPut(t, s, drop(n+1, "x"))
+		if f.count("assume") == before {
+			t.Errorf("put %d: its credentials end within a minute", n+1)
+		}
+	}
+	f.lasts = -time.Second // over at once
+	token := filepath.Join(t.TempDir(), "token")
+	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_REGION": "eu-west-1",
+		"AWS_WEB_IDENTITY_TOKEN_FILE": token, "AWS_ROLE_ARN": "arn:aws:iam::1:role/web"} {
+		t.Setenv(k, v)
+	}
+	s = newSink(f, small)
+	for n, text := range []string{"token-one", "token-two"} {
+		if err := os.WriteFile(token, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		mustPut(t, s, drop(n+11, "x"))
+		if f.assumed.Get("WebIdentityToken") != text {
+			t.Errorf("assumed with %v", f.assumed)
+		}
+	}
+}

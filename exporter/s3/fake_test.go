@@ -48,6 +48,7 @@ type fake struct {
 	allow func(r *http.Request) bool
 	// assumed is what the role was last asked for with.
 	assumed     url.Values
+	lasts       time.Duration // of a role's credentials; 0: an hour
 	connections atomic.Int64
 	// ignores has it take If-None-Match for nothing.
 	ignores bool
@@ -288,8 +289,13 @@ func (f *fake) do(w http.ResponseWriter, r *http.Request, st string) {
 		w.WriteHeader(204)
 	case "assume":
 		f.assumed, _ = url.ParseQuery(string(body))
-		fmt.Fprintf(w, "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey>"+
-			"<SessionToken>t</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>", time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+		lasts := f.lasts
+		if lasts == 0 {
+			lasts = time.Hour
+		}
+		fmt.Fprintf(w, "<%[1]sResponse><%[1]sResult><Credentials><AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey>"+
+			"<SessionToken>t</SessionToken><Expiration>%[2]s</Expiration></Credentials></%[1]sResult></%[1]sResponse>",
+			f.assumed.Get("Action"), time.Now().Add(lasts).UTC().Format(time.RFC3339))
 	case "list":
 		f.list(w, r.URL.Query().Get("prefix"))
 	}
