@@ -293,6 +293,42 @@ func TestShardsThatShareTheCap(t *testing.T) {
 	}
 }
 
+// TestTenantsAlike: none of four tenants with as much undelivered each, but for
+// a few batches, is over its share: events are refused, and none expires.
+func TestTenantsAlike(t *testing.T) {
+	x := newShop(t, journal.Options{Retain: time.Hour, MaxBytes: 16 << 20, ReserveBytes: 64 << 10})
+	refused := 0
+	for i := range 960 { // 24 MB
+		if _, err := x.j.Append(context.Background(), noisy(x.j, []feeds.TenantID{"a", "b", "c", "d"}[i/4%4], 25<<10)); errors.Is(err, feeds.ErrFull) {
+			refused++
+		} else {
+			x.must(err)
+		}
+		x.must(x.s.Maintain())
+	}
+	if refused == 0 || x.reports.has("expired") {
+		t.Fatalf("%d appends were refused, and %+v", refused, x.reports.list)
+	}
+}
+
+// TestOneOverItsShareSlowsNobody: what expires makes room at once, from
+// segments that were rewritten a moment before as well.
+func TestOneOverItsShareSlowsNobody(t *testing.T) {
+	x := newShop(t, journal.Options{Retain: time.Hour, MaxBytes: 16 << 20, ReserveBytes: 64 << 10,
+		Quota: func(id feeds.TenantID) int64 { return map[feeds.TenantID]int64{"capped": 1 << 20}[id] }})
+	for i := range 300 { // 60 MB of the hog, 6 MB of the capped, 12 MB of the others
+		for id, size := range map[feeds.TenantID]int{"hog": 200 << 10, "capped": 20 << 10, "other": 40 << 10} {
+			if _, err := x.j.Append(context.Background(), noisy(x.j, id, size)); err != nil {
+				t.Fatalf("round %d: %s: %v", i, id, err)
+			}
+		}
+		x.releaseAll("other")
+	}
+	if !x.reports.has("expired") {
+		t.Error("nothing expired")
+	}
+}
+
 func TestQuotaAndPin(t *testing.T) {
 	x := newShop(t, journal.Options{SegmentBytes: 16 << 10, MaxBytes: 8 << 20,
 		Quota: func(id feeds.TenantID) int64 {

@@ -17,15 +17,16 @@ import (
 const weighEvery = 60_000
 
 // rewriteOld rewrites closed segments, oldest first, to what is still wanted
-// of them, compressed, until the cap is not near any more.
-func (j *Journal) rewriteOld() error {
+// of them, compressed, until the cap is not near any more. One that was
+// rewritten is looked at now and then, or where events expired just now.
+func (j *Journal) rewriteOld(expired bool) error {
 	segs, free := j.closed()
 	for i, s := range segs {
 		if !j.s.near() {
 			return nil
 		}
 		now := j.s.o.Now().UnixMilli()
-		if s.head.Generation > 0 && now-s.weighed < weighEvery && now >= s.weighed {
+		if s.head.Generation > 0 && !expired && now-s.weighed < weighEvery && now >= s.weighed {
 			continue
 		}
 		s.weighed = now
@@ -33,7 +34,11 @@ func (j *Journal) rewriteOld() error {
 		if err != nil {
 			return err
 		}
-		if live == 0 || s.head.Generation > 0 && live*2 > s.foot.Stored {
+		worth := s.foot.Stored / 2
+		if expired { // whoever appends waits for the room
+			worth = s.foot.Stored / 8 * 7
+		}
+		if live == 0 || s.head.Generation > 0 && live > worth {
 			continue
 		}
 		if i >= free {

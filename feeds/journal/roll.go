@@ -81,6 +81,9 @@ func (j *Journal) room(size int64, events bool) error {
 		}
 	}
 	need := w.active.end + size
+	if events && !j.s.mayGrow(0, true) { // facts may pass the cap, and events must not fill what they allocated
+		return errOverCap
+	}
 	if need <= w.active.size {
 		return nil
 	}

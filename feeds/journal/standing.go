@@ -27,6 +27,17 @@ func (j *Journal) Standing(t TenantRef) Standing {
 	return Standing{End: st.end, Oldest: oldest}
 }
 
+// Expired says how much of a tenant's events from a position on retention took:
+// a reader that gets there meets it as holes.
+func (j *Journal) Expired(t TenantRef, from Position) (events, bytes uint64) {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	if int(t) >= len(j.state) {
+		return 0, 0
+	}
+	return j.trims[t].events(span{from, j.state[t].end})
+}
+
 // oldest finds the first event of t that is still on disk.
 func (j *Journal) oldest(t TenantRef, st tenantState) (Position, error) {
 	j.mu.RLock()

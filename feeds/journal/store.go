@@ -95,7 +95,8 @@ func (o *Options) fill() error {
 	}
 	set(&o.MaxBytes, 50<<30)
 	set((*int64)(&o.Retain), int64(24*time.Hour))
-	set(&o.SegmentBytes, 64<<20)
+	// A segment goes as a whole: many of them must fit under the cap.
+	set(&o.SegmentBytes, min(64<<20, max(firstStep, o.MaxBytes/16)))
 	set(&o.ReserveBytes, 64<<20)
 	o.ReserveBytes = min(o.ReserveBytes, o.MaxBytes/8)
 	o.SegmentBytes = min(max(o.SegmentBytes, 4*segmentHeaderLen), 1<<31)

@@ -165,7 +165,8 @@ type Options struct {
 	MaxBytes int64
 	// Retain keeps delivered events that long; 0 is 24 h.
 	Retain time.Duration
-	// SegmentBytes is the size at which a segment is sealed; 0 is 64 MiB.
+	// SegmentBytes is the size at which a segment is sealed; 0 is 64 MiB, or a
+	// sixteenth of MaxBytes where that is less (1 MiB at least).
 	SegmentBytes int64
 	// ReserveBytes is the size of the reserve file; 0 is 64 MiB (at most an
 	// eighth of MaxBytes).
