@@ -159,6 +159,7 @@ func (v *views) one(l *lane.View) admin.LaneView {
 			Damaged: int64(f.Damaged), Queued: int64(l.End.Events - f.Pos.Events), Repeats: int64(f.Repeats),
 		},
 	}
+	v.expired(l, &o)
 	if l.Status.NextRetry != 0 {
 		t := time.UnixMilli(l.Status.NextRetry)
 		o.NextRetry = &t
@@ -171,6 +172,23 @@ func (v *views) one(l *lane.View) admin.LaneView {
 		o.LastDelivered = &admin.Delivered{EventTime: time.UnixMilli(f.LastEvent), At: time.UnixMilli(f.LastAt)}
 	}
 	return o
+}
+
+// expired counts what retention took of the events that wait: a lane that
+// stands still would find out only once it gets there.
+func (v *views) expired(l *lane.View, o *admin.LaneView) {
+	v.mu.Lock()
+	log := v.logs[strings.TrimSuffix(l.Shard, "-"+v.store.ID())]
+	v.mu.Unlock()
+	if log == nil {
+		return
+	}
+	events, bytes := log.Expired(log.Tenant(l.Key.Tenant), l.Fact.Pos)
+	n := min(int64(events), o.Totals.Queued)
+	o.Totals.Expired += n
+	o.Totals.Queued -= n
+	o.Behind.Events -= n
+	o.Behind.Bytes -= min(int64(bytes), o.Behind.Bytes)
 }
 
 // add adds a shard's lane to its sink.

@@ -86,7 +86,7 @@ func summary(lanes []admin.LaneView) string {
 	return fmt.Sprintf("%d sinks: %s", len(lanes), strings.Join(parts, ", "))
 }
 
-// trouble is what went wrong and when it is tried again.
+// trouble is what went wrong, when it is tried again, and what was lost.
 func trouble(l admin.LaneView, now time.Time) string {
 	note := printable(l.Message)
 	if l.NextRetry != nil {
@@ -94,6 +94,12 @@ func trouble(l admin.LaneView, now time.Time) string {
 			note += "; "
 		}
 		note += "next try in " + span(l.NextRetry.Sub(now))
+	}
+	if l.Totals.Expired > 0 {
+		if note != "" {
+			note += "; "
+		}
+		note += thousands(l.Totals.Expired) + " undelivered events expired: the tenant was over its quota.journal_bytes or its fair share of journal.max_bytes, or the sink was gone for longer than journal.retain"
 	}
 	return note
 }
