@@ -36,6 +36,10 @@ type Journal struct {
 	subs   []func([]Arrival)
 	err    error // fail-stop
 
+	// stale are segments out of the list whose files are to be deleted.
+	// Maintain's, under its lock.
+	stale []*segment
+
 	queue queue
 	done  chan struct{} // the writer has ended
 
@@ -242,6 +246,9 @@ var ErrSequence = errors.New("sequence is not above the last one that the shard 
 
 // errOverCap is feeds.ErrFull because of max_bytes: making room may help.
 var errOverCap = fmt.Errorf("%w (max_bytes is reached)", feeds.ErrFull)
+
+// errReserve is feeds.ErrFull because of a disk on which facts need the reserve.
+var errReserve = fmt.Errorf("%w (the disk is full, and what is left is kept for positions)", feeds.ErrFull)
 
 // request is one call that waits for the writer: a batch, facts, or something
 // to do on the writer's goroutine.

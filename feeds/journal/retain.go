@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -33,8 +34,10 @@ func (s *Store) Maintain() error {
 		errs = append(errs, s.holdQuotas(js))
 	}
 	each(func(j *Journal) error { return j.retire(false) })
-	if s.near() {
+	if s.near() || s.room.Load() > 0 {
 		each(func(j *Journal) error { return j.retire(true) })
+	}
+	if s.near() {
 		each(func(j *Journal) error { return j.rewriteOld(false) })
 	}
 	for round := 0; round < 8 && s.near(); round++ {
@@ -52,6 +55,17 @@ func (s *Store) Maintain() error {
 
 // near says that the cap is near; a pass ends a little below.
 func (s *Store) near() bool { return s.used.Load() > s.o.MaxBytes*4/5 }
+
+// bound is where a pass that makes room may end: a full disk counts as a cap of
+// what it had room for. Only what was passed goes for its sake: it may be full
+// of something else, and nothing undelivered expires for that.
+func (s *Store) bound() int64 {
+	most := s.o.MaxBytes
+	if n := s.room.Load(); n > 0 {
+		most = min(most, n)
+	}
+	return most * 4 / 5
+}
 
 // usageOf is what each tenant has undelivered, shard by shard.
 func usageOf(js []*Journal) (total map[feeds.TenantID]int64, by map[feeds.TenantID][]*Journal) {
@@ -222,7 +236,7 @@ func (j *Journal) closed() (segs []*segment, free int) {
 	}
 	if n := len(j.segs); n > 0 {
 		segs = j.segs[:n-1]
-		if j.segs[n-1].sealed {
+		if j.segs[n-1].sealed || j.segs[n-1].left {
 			segs = j.segs
 		}
 	}
@@ -232,7 +246,7 @@ func (j *Journal) closed() (segs []*segment, free int) {
 // retire deletes the segments that nobody wants and that are old enough, or,
 // near the cap, until there is room.
 func (j *Journal) retire(near bool) error {
-	if err := j.sealIdle(near); err != nil {
+	if err := errors.Join(j.unlink(), j.sealIdle(near)); err != nil {
 		return err
 	}
 	var gone []*segment
@@ -240,7 +254,7 @@ func (j *Journal) retire(near bool) error {
 	limit := j.s.o.Now().Add(-j.s.o.Retain).UnixMilli()
 	segs, free := j.closed()
 	for i, s := range segs {
-		if near && j.s.used.Load()-freed <= j.s.o.MaxBytes*4/5 {
+		if near && j.s.used.Load()-freed <= j.s.bound() {
 			break
 		}
 		if !near && s.time >= limit {
@@ -303,7 +317,7 @@ func (j *Journal) sealIdle(near bool) error {
 	}
 	s := j.segs[len(j.segs)-1]
 	whatever := near && s.end > large
-	idle := !s.sealed && s.end > segmentHeaderLen && (whatever || near && s.end > min(large, j.s.o.SegmentBytes/8) ||
+	idle := !s.sealed && !s.left && s.end > segmentHeaderLen && (whatever || near && s.end > min(large, j.s.o.SegmentBytes/8) ||
 		s.time < j.s.o.Now().Add(-j.s.o.Retain).UnixMilli())
 	j.mu.RUnlock()
 	if !idle {
@@ -414,15 +428,10 @@ func (j *Journal) remove(gone []*segment) error {
 	j.mu.RLock()
 	floor := j.floor
 	j.mu.RUnlock()
-	var facts, after []Fact
+	var facts []Fact
 	for _, s := range gone {
 		floor = max(floor, s.last)
-		base := filepath.Base(s.path)
-		facts = append(facts, Fact{Key: keyGone + base, Value: []byte{1}})
-		after = append(after, Fact{Key: keyGone + base})
-		if s.head.Generation > 0 {
-			after = append(after, Fact{Key: genKey(s.head.First)})
-		}
+		facts = append(facts, Fact{Key: keyGone + filepath.Base(s.path), Value: []byte{1}})
 	}
 	facts = append(facts, Fact{Key: keyFloor, Value: AppendCounts(nil, uint64(floor))})
 	// promise: a file goes only after the fact that says so is durable.
@@ -430,17 +439,45 @@ func (j *Journal) remove(gone []*segment) error {
 		return err
 	}
 	j.drop(gone, nil, floor)
-	for _, s := range gone {
-		if err := j.s.o.FS.Remove(s.path); err != nil {
-			return fmt.Errorf("deleting a segment: %w", err)
+	j.stale = append(j.stale, gone...)
+	return j.unlink()
+}
+
+// unlink deletes the files of segments that are out of the list. What cannot
+// be deleted keeps counting towards max_bytes, and is tried again.
+func (j *Journal) unlink() error {
+	var errs []error
+	var after []Fact
+	var still []*segment
+	for _, s := range j.stale {
+		// The older generation goes first: alone it would count again.
+		if slices.ContainsFunc(still, func(o *segment) bool { return o.head.First == s.head.First }) {
+			still = append(still, s)
+			continue
+		}
+		if err := j.s.o.FS.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("deleting a segment: %w", err))
+			still = append(still, s)
+			continue
 		}
 		j.s.grew(-s.size)
+		if s.replaced {
+			continue
+		}
+		after = append(after, Fact{Key: keyGone + filepath.Base(s.path)})
+		if s.head.Generation > 0 {
+			after = append(after, Fact{Key: genKey(s.head.First)})
+		}
 	}
+	if len(still) == len(j.stale) {
+		return errors.Join(errs...)
+	}
+	j.stale = still
 	if err := j.s.o.FS.Dir(j.dir, true); err != nil {
-		return fmt.Errorf("deleting segments: %w", err)
+		return errors.Join(append(errs, fmt.Errorf("deleting segments: %w", err))...)
 	}
 	j.PutLater(after...)
-	return nil
+	return errors.Join(errs...)
 }
 
 // drop takes segments out of the list, or puts another in the place of one.
@@ -454,7 +491,7 @@ func (j *Journal) drop(gone []*segment, instead *segment, floor feeds.Sequence) 
 			segs = append(segs, s)
 		case instead != nil:
 			segs = append(segs, instead)
-			s.removed = true
+			s.removed, s.replaced = true, true
 		default:
 			s.removed = true
 		}

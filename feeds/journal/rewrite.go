@@ -99,11 +99,8 @@ func (j *Journal) rewrite(s *segment) error {
 	}
 	j.s.cache.adopt(r.to, r.out)
 	j.drop([]*segment{s}, r.to, floor)
-	if err := j.s.o.FS.Remove(s.path); err != nil {
-		return err
-	}
-	j.s.grew(-s.size)
-	return j.s.o.FS.Dir(j.dir, true)
+	j.stale = append(j.stale, s)
+	return j.unlink()
 }
 
 func (j *Journal) floorNow() feeds.Sequence {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"datasync/failpoint"
+	"datasync/feeds"
 )
 
 // errFailedSync marks a write or fsync that failed for another reason than a
@@ -72,6 +73,9 @@ func (j *Journal) cutBack() {
 // one, makes a new one, allocates in steps.
 func (j *Journal) room(size int64, events bool) error {
 	w := &j.w
+	if events && j.s.short.Load() {
+		return errReserve
+	}
 	if w.active != nil && w.active.end+size+footerLen > j.s.o.SegmentBytes && w.active.end > segmentHeaderLen {
 		j.seal()
 	}
@@ -89,20 +93,35 @@ func (j *Journal) room(size int64, events bool) error {
 	}
 	step := min(max(w.active.size, firstStep), laterStep)
 	to := max(need, min((need+step-1)/step*step, j.s.o.SegmentBytes))
-	if !j.s.mayGrow(to-w.active.size, events) {
+	// Near the cap nothing is allocated ahead, for facts neither: events would
+	// fill it.
+	if !j.s.mayGrow(to-w.active.size, true) {
 		if to = need; !j.s.mayGrow(to-w.active.size, events) {
 			return errOverCap
 		}
 	}
-	if err := w.file.Resize(to); err != nil {
-		j.cutBack()
+	err := j.allocate(to)
+	if isFull(err) { // what is left of the disk, a little ahead, or to the byte
+		err = j.allocate(min(need+firstStep, to))
+	}
+	if isFull(err) {
+		err = j.allocate(need)
+	}
+	return err
+}
+
+// allocate makes the active segment larger. Where that fails it keeps what it had.
+func (j *Journal) allocate(size int64) error {
+	w := &j.w
+	if err := w.file.Resize(size); err != nil {
+		_ = w.file.Resize(w.active.size) // a part may have been allocated
 		if isFull(err) {
 			return fmt.Errorf("allocating %s: %w", w.active.path, err)
 		}
 		return fmt.Errorf("%w: allocating %s: %w", errFailedSync, w.active.path, err)
 	}
-	j.s.grew(to - w.active.size)
-	w.active.size = to
+	j.s.grew(size - w.active.size)
+	w.active.size = size
 	return nil
 }
 
@@ -116,7 +135,7 @@ func (j *Journal) begin(size int64, events bool) error {
 		h.PrevID, h.PrevEnd, h.PrevCommit = p.head.ID, p.end, p.commit
 	}
 	first := min(int64(firstStep), j.s.o.SegmentBytes)
-	if !j.s.mayGrow(first, events) {
+	if !j.s.mayGrow(first, true) {
 		first = segmentHeaderLen + size
 		if !j.s.mayGrow(first, events) {
 			return errOverCap
@@ -154,6 +173,9 @@ func (j *Journal) letGo() {
 	w := &j.w
 	s := w.active
 	w.prev, w.active, w.file = s, nil, nil
+	j.mu.Lock()
+	s.left = true
+	j.mu.Unlock()
 	j.s.cache.release(s)
 }
 
@@ -218,7 +240,11 @@ func (j *Journal) checkpoint() error {
 	ps := j.facts.checkpoint(j.heldTotals)
 	w.b.pieces(commitHead{Source: j.tip.source, Time: j.clock(), First: j.tip.seq + 1, Last: j.tip.seq,
 		Before: j.tip.events, Durable: j.tip.commit}, ps)
-	if err := j.write(false); err != nil {
+	err := j.write(false)
+	for isFull(err) && j.s.giveReserve(j, int64(len(w.b.buf))+reserveStep) {
+		err = j.write(false)
+	}
+	if err != nil {
 		return err
 	}
 	j.mu.Lock()
@@ -274,8 +300,11 @@ func (j *Journal) segmentFile() string {
 	return j.dir
 }
 
-// diskFull says so once.
+// diskFull says so once, and has what every lane has passed make room.
 func (j *Journal) diskFull(err error) {
+	if !errors.Is(err, feeds.ErrFull) {
+		j.s.room.Store(j.s.used.Load())
+	}
 	if !j.w.full {
 		j.w.full = true
 		j.report(Incident{What: "full", Message: fmt.Sprintf("%v; events are refused until there is room, delivery goes on", err)})
@@ -286,6 +315,7 @@ func (j *Journal) diskFull(err error) {
 func (j *Journal) spaceIsBack() {
 	if j.w.full {
 		j.w.full = false
+		j.s.room.Store(0)
 		j.report(Incident{What: "space-back", Message: "events are taken in again"})
 	}
 }

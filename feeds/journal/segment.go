@@ -36,12 +36,15 @@ type segment struct {
 	last    feeds.Sequence // the last event number up to its end
 	time    int64          // of its last commit, ms UTC
 	sealed  bool
+	left    bool // by the writer, sealed or not: nothing more is written to it
 	foot    footer
 	mem     *index // where the file carries none: active, or never sealed
 	ckpt    uint64 // first commit of the last whole checkpoint in it
 	ckpts   int    // how many it holds, as far as known
 	has     bitset // its tenants, once known
 	removed bool
+	// replaced says that it was removed because its next generation counts.
+	replaced bool
 
 	// Maintain's, under its lock: the block that kept the segment last time it
 	// was judged, whose it was, and when it was weighed for rewriting.

@@ -43,6 +43,10 @@ type Store struct {
 	cache *cache
 	lock  io.Closer
 	used  atomic.Int64 // bytes of files, preallocation and reserve included
+	short atomic.Bool  // the reserve was given to facts, and is not whole again
+	// room is what the disk had room for when it was full last: used then; 0
+	// while events are taken.
+	room atomic.Int64
 	// began and fruitless (since began, 0 for never) time the last pass that
 	// freed nothing for an append.
 	began     time.Time
@@ -51,7 +55,7 @@ type Store struct {
 	mu      sync.Mutex
 	shards  map[string]*Journal
 	closed  bool
-	reserve int64 // size of the reserve file, 0 while it is released
+	reserve int64 // size of the reserve file, less than ReserveBytes while facts need it
 
 	maintaining sync.Mutex
 	kicked      chan struct{}
@@ -138,6 +142,7 @@ func (s *Store) prepare() error {
 		if i.Name() == reserveFile {
 			s.reserve = i.Size()
 			s.used.Add(s.reserve)
+			s.short.Store(s.reserve < s.o.ReserveBytes)
 		}
 	}
 	s.restoreReserve()
@@ -322,15 +327,17 @@ func (s *Store) maintainer() {
 	defer close(s.stopped)
 	rest := time.NewTimer(passPause)
 	defer rest.Stop()
+	failing := false
 	for {
 		select {
 		case <-s.stop:
 			return
 		case <-s.kicked:
 			err := s.Maintain()
-			if err != nil && s.o.Report != nil && !errors.Is(err, feeds.ErrStopped) {
-				s.o.Report(Incident{What: "maintain", Message: err.Error()})
+			if err != nil && !failing && s.o.Report != nil && !errors.Is(err, feeds.ErrStopped) {
+				s.o.Report(Incident{What: "maintain", Message: fmt.Sprintf("%v; it is tried again, and what cannot be deleted keeps counting towards max_bytes: mend the disk", err)})
 			}
+			failing = err != nil
 			rest.Reset(passPause)
 			select {
 			case <-s.stop:
@@ -341,43 +348,71 @@ func (s *Store) maintainer() {
 	}
 }
 
-// releaseReserve gives the reserve file's room to facts.
-func (s *Store) releaseReserve(j *Journal) bool {
+// reserveStep is how much of the reserve is given up at once.
+const reserveStep = 1 << 20
+
+// giveReserve gives a part of the reserve's room, n bytes at least where it
+// holds so many, to facts; false where nothing is left. From then on no event is
+// taken until the reserve is whole again: events would use it up, and positions
+// could not move any more.
+func (s *Store) giveReserve(j *Journal, n int64) bool {
 	s.mu.Lock()
-	n := s.reserve
-	s.reserve = 0
-	s.mu.Unlock()
-	if n == 0 {
+	had := s.reserve
+	left := max(0, had-max(n, reserveStep))
+	if had == 0 || s.resizeReserve(left) != nil {
+		s.mu.Unlock()
 		return false
 	}
-	err := s.o.FS.Remove(filepath.Join(s.dir, reserveFile))
-	if err == nil {
-		err = s.o.FS.Dir(s.dir, true)
+	first := !s.short.Swap(true)
+	s.mu.Unlock()
+	if first {
+		j.report(Incident{What: "reserve-released", Bytes: had - left, Message: "the disk is full: the reserve is given to facts, so that delivery can go on; events are refused until it is whole again"})
 	}
-	s.grew(-n)
-	j.report(Incident{What: "reserve-released", Bytes: n, Message: "the disk is full: the reserve was given to facts, so that delivery can go on"})
-	return err == nil
+	return true
 }
 
-// restoreReserve makes the reserve file where there is none and room for it.
+// resizeReserve changes the reserve's size; s.mu is held.
+func (s *Store) resizeReserve(size int64) error {
+	f, err := s.o.FS.Open(filepath.Join(s.dir, reserveFile), true)
+	if err != nil {
+		return err
+	}
+	if err = f.Resize(size); err != nil && size > s.reserve {
+		_ = f.Resize(s.reserve) // a part of it may have been allocated
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	s.grew(size - s.reserve)
+	s.reserve = size
+	return nil
+}
+
+// restoreReserve makes the reserve whole where there is room for it. On a disk
+// that never had room for it there is none.
 func (s *Store) restoreReserve() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.o.ReserveBytes
-	if s.reserve > 0 || s.closed || s.used.Load()+n > s.o.MaxBytes {
+	if s.reserve >= n || s.closed || s.used.Load()+n-s.reserve > s.o.MaxBytes {
 		return
 	}
 	path := filepath.Join(s.dir, reserveFile)
-	f, err := s.o.FS.Create(path)
-	if err != nil {
-		return // a full or failing disk says so where it matters
+	fresh := !s.short.Load()
+	if fresh {
+		f, err := s.o.FS.Create(path)
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			return // a full or failing disk says so where it matters
+		}
 	}
-	if err = errors.Join(f.Resize(n), f.Close()); err != nil {
+	if s.resizeReserve(n) == nil {
+		s.short.Store(false)
+	} else if fresh {
 		_ = s.o.FS.Remove(path) // as above
-		return
 	}
-	s.reserve = n
-	s.used.Add(n)
 }
 
 // Close ends all shards: what was put later becomes durable, files are cut to

@@ -191,7 +191,7 @@ func (j *Journal) commitWithoutEvents(reqs []*request, facts int, err error) {
 		if facts > 0 {
 			err = j.makeDurable(commitHead{Source: j.tip.source, Before: j.tip.events, First: j.tip.seq + 1, Last: j.tip.seq}, false)
 		}
-		if facts > 0 && isFull(err) && j.s.releaseReserve(j) {
+		for facts > 0 && isFull(err) && j.s.giveReserve(j, int64(len(b.buf))+reserveStep) {
 			err = j.makeDurable(commitHead{Source: j.tip.source, Before: j.tip.events, First: j.tip.seq + 1, Last: j.tip.seq}, false)
 		}
 	}

@@ -69,6 +69,9 @@ func Launch(t testing.TB, name string, cmd *exec.Cmd) *Process {
 	return p
 }
 
+// PID is its process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Signal sends a signal.
 func (p *Process) Signal(s syscall.Signal) {
 	p.t.Helper()
