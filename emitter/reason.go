@@ -76,6 +76,8 @@ func classify(doing, address string, err error, certAsked, haveCert bool) *Error
 		e.Class, e.Hint = Invalid, "the receiver's log says what it has against it; it is offered again until the receiver takes it"
 	case errors.Is(err, relp.ErrProtocol):
 		e.Class, e.Hint = Invalid, relpHint
+	case errors.Is(err, relp.ErrServerClose) && certAsked && doing == doOpen: // librelp, where only it, not OpenSSL, finds fault with the certificate
+		e.Class, e.Hint = TLSClientCert, silentHint(haveCert)
 	case errors.Is(err, relp.ErrServerClose):
 		e.Class, e.Hint = Reset, "the receiver is being stopped or restarted"
 	case errors.As(err, &no):

@@ -255,6 +255,25 @@ func TestRELPClientCertificate(t *testing.T) {
 	}
 }
 
+// TestRELPCertificateRefusedAfterwards: librelp looks at dates after the handshake
+// and then closes the session without a word why.
+func TestRELPCertificateRefusedAfterwards(t *testing.T) {
+	for _, asked := range []bool{true, false} {
+		r := emittertest.NewRELP(t, emittertest.RELPOptions{ClientCA: asked, Opening: "serverclose"})
+		o := relpOptions(r)
+		want := emitter.Reset
+		if asked {
+			o.TLS.Cert, o.TLS.Key = r.Certs().ClientCert, r.Certs().ClientKey
+			want = emitter.TLSClientCert
+		}
+		f := feed(t, o, 3)
+		f.wait("a verdict", func() bool { return len(f.states) > 0 })
+		if s := f.states[0]; s.Reason != want || s.Hint == "" {
+			t.Errorf("state %+v", s)
+		}
+	}
+}
+
 func TestRELPFlush(t *testing.T) {
 	r := emittertest.NewRELP(t, emittertest.RELPOptions{})
 	f := feed(t, relpOptions(r), 300)

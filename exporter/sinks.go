@@ -50,6 +50,10 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 	}
 	if sink.Stream != nil {
 		sink.Stream.Chunk = buffer / 3
+		if set.Emitter != nil && set.Emitter.Confirm == "protocol" {
+			// A segment is confirmed, and repeated, as a whole; the peer's answers come line by line.
+			sink.Stream.Chunk = min(sink.Stream.Chunk, 32<<10)
+		}
 	}
 	return sink, nil
 }
@@ -65,6 +69,7 @@ func (s *Service) makeStream(set *tenants.Sink, peers state.Peers, buffer int) (
 	stream, err := emit.New(emit.Options{
 		Client: client,
 		Known:  peers,
+		Refuse: s.runner.Refuse,
 		Learned: func(address, answer string) { // from one goroutine, the client's
 			learned[address] = answer
 			s.control.Learn(key, learned)
@@ -81,6 +86,7 @@ func emitterOptions(e *tenants.EmitterSink, rules tenants.Egress) emitter.Option
 		Addresses: e.Addresses,
 		TLS: emitter.TLS{CA: e.TLS.CA, Cert: e.TLS.Cert, Key: e.TLS.Key,
 			ServerName: e.TLS.ServerName, MinVersion: e.TLS.MinVersion},
+		Confirm: map[string]emitter.Confirm{"window": emitter.Window, "protocol": emitter.Protocol}[e.Confirm], Octets: e.Framing == "octet-counted",
 		RotateEvery: e.RotateEvery, RotateBytes: e.RotateBytes, RetryMax: e.RetryMax,
 		Control: newEgress(rules).control,
 	}

@@ -147,6 +147,9 @@ func destination(s *tenants.Sink) string {
 	case s.Dir != nil:
 		return "objects in folder " + s.Dir.Path
 	}
+	if s.Emitter.Confirm == "protocol" {
+		return "RELP over TLS to " + strings.Join(s.Emitter.Addresses, ", ")
+	}
 	return "lines over TLS to " + strings.Join(s.Emitter.Addresses, ", ")
 }
 

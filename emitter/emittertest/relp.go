@@ -31,7 +31,7 @@ type RELPOptions struct {
 	// Each says what to do with the n-th record received (from 1, over all
 	// connections); nil takes all. One call at a time.
 	Each func(n int, record string) Act
-	// Opening is the answer to open; "" is the usual.
+	// Opening is the answer to open; "" is the usual, "serverclose" that.
 	Opening string
 }
 
@@ -188,6 +188,11 @@ func (r *RELP) serve(tcp *net.TCPConn) {
 				answer = "500 what do you want"
 			} else {
 				answer = r.o.Opening
+			}
+			if answer == "serverclose" {
+				_, _ = c.Write([]byte("0 serverclose 0\n")) // the client may be gone
+				_ = c.Close()                               // as above
+				return
 			}
 		case "syslog":
 			var die bool

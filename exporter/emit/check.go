@@ -22,7 +22,7 @@ func Check(ctx context.Context, o emitter.Options, line []byte, id string, r *ch
 	works := false
 	for _, a := range o.Addresses {
 		c := &checking{o: o, address: a, run: r}
-		if r.Do("drain", func() check.Step { return c.drain(ctx) }) &&
+		if r.Do(firsts[o.Confirm], func() check.Step { return c.first(ctx) }) &&
 			r.Do("write", func() check.Step { return c.write(ctx, line, id) }) {
 			works = true
 		}
@@ -50,8 +50,11 @@ func certificate(t *emitter.TLS) check.Step {
 	return check.Step{Seen: "ours is " + check.Certificate(own), Note: check.EndsSoon(own)}
 }
 
-// drain is what an emitter begins with.
-func (c *checking) drain(ctx context.Context) check.Step {
+// firsts are the names of what an emitter begins with.
+var firsts = map[emitter.Confirm]string{emitter.Drain: "drain", emitter.Window: "stay", emitter.Protocol: "open"}
+
+// first is what an emitter begins with.
+func (c *checking) first(ctx context.Context) check.Step {
 	o := c.o
 	o.Control = c.run.Control(o.Control)
 	answer, err := emitter.Probe(c.run.Trace(ctx), o, c.address, func(began time.Time, s tls.ConnectionState, err error) {
@@ -61,6 +64,10 @@ func (c *checking) drain(ctx context.Context) check.Step {
 	switch {
 	case err != nil:
 		return check.Step{Err: laneError(err)}
+	case c.o.Confirm == emitter.Window:
+		return check.Step{Note: true, Seen: c.address + " keeps the connection: confirm: window, so lines count once its kernel has had them for a time, which is no proof that it read them"}
+	case c.o.Confirm == emitter.Protocol:
+		return check.Step{Seen: c.address + " opens a RELP session: confirm: protocol, so it acknowledges each record itself"}
 	case answer == emitter.AnswerFIN:
 		return check.Step{Note: true, Seen: c.address + " answers with a bare end of the stream: confirm: weak, so lines that it reads while it is killed may be lost"}
 	}
@@ -90,7 +97,8 @@ func (c *checking) write(ctx context.Context, line []byte, id string) check.Step
 	if err := client.Flush(ctx); err != nil {
 		return check.Step{Err: sendError(client.Status(), err)}
 	}
-	return check.Step{Seen: fmt.Sprintf("a line of %d bytes was read (event_id %s); it stays with the receiver", len(line), id)}
+	what := map[emitter.Confirm]string{emitter.Drain: "was read", emitter.Window: "was taken by the receiver's kernel", emitter.Protocol: "was acknowledged"}[c.o.Confirm]
+	return check.Step{Seen: fmt.Sprintf("a line of %d bytes %s (event_id %s); it stays with the receiver", len(line), what, id)}
 }
 
 // sendError is why a flush did not end well.

@@ -164,3 +164,40 @@ func TestCheckTellsAnUnusablePair(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestCheckOfTheOtherWays: window and RELP have first steps of their own, and
+// the line's step says what is known of it.
+func TestCheckOfTheOtherWays(t *testing.T) {
+	open := emittertest.New(t, emittertest.Options{Answer: emittertest.NoAnswer})
+	o := to(open)
+	o.Confirm = emitter.Window
+	got := try(o)
+	if s := got.steps["stay"]; !got.works || got.order != " certificate egress connect tls stay write" || !s.Note || !strings.Contains(s.Seen, "confirm: window") {
+		t.Errorf("%+v", got)
+	}
+	if s := got.steps["write"]; !strings.Contains(s.Seen, "taken by the receiver's kernel (event_id test-1)") {
+		t.Errorf("%+v", s)
+	}
+	open.Wait(10*time.Second, "the line", func(lines, _ int) bool { return lines == 1 })
+
+	relp := emittertest.NewRELP(t, emittertest.RELPOptions{})
+	o.Confirm, o.Addresses, o.TLS.CA = emitter.Protocol, []string{relp.Addr()}, relp.Certs().CA
+	got = try(o)
+	if s := got.steps["open"]; !got.works || got.order != " certificate egress connect tls open write" || s.Note || !strings.Contains(s.Seen, "confirm: protocol") {
+		t.Errorf("%+v", got)
+	}
+	if s := got.steps["write"]; !strings.Contains(s.Seen, "was acknowledged (event_id test-1)") || len(relp.Records()) != 1 {
+		t.Errorf("%+v", s)
+	}
+
+	o.DialTimeout, o.Addresses, o.TLS.CA = 300*time.Millisecond, []string{open.Addr()}, open.Certs().CA
+	if got = try(o); got.works || got.steps["open"].Err == nil || got.fail.Class != lane.Timeout || !strings.Contains(got.fail.Hint, "imrelp") {
+		t.Errorf("%+v", got)
+	}
+	picky := emittertest.New(t, emittertest.Options{ClientCA: true, Answer: emittertest.NoAnswer})
+	o = to(picky)
+	o.Confirm = emitter.Window
+	if got = try(o); got.works || got.steps["stay"].Err == nil || got.fail.Class != lane.TLSClientCert || !strings.Contains(got.fail.Hint, "set tls.cert") {
+		t.Errorf("%+v", got)
+	}
+}

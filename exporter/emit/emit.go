@@ -3,6 +3,7 @@
 package emit
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,8 @@ type Options struct {
 	Learned func(address, answer string)
 	// Known is what Learned told before, by address.
 	Known map[string]string
+	// Refuse keeps lines that the peer will never take, durable on return.
+	Refuse func(ctx context.Context, s lane.Segment, reason string, lines ...[]byte) error
 }
 
 // Sink is a lane.StreamSink over one emitter.Client.
@@ -105,7 +108,7 @@ func (s *Sink) start() error {
 		o.Learned[a] = emitter.Answer(v)
 	}
 	o.Events = emitter.Events{
-		OnRead: s.onRead, OnConfirmed: s.onConfirmed, OnLost: s.onLost,
+		OnRead: s.onRead, OnConfirmed: s.onConfirmed, OnLost: s.onLost, OnRefused: s.onRefused,
 		OnRoom:    func() { s.to.Room(s.stream) },
 		OnState:   s.onState,
 		OnLearned: func(a string, v emitter.Answer) { s.o.Learned(a, string(v)) },
@@ -170,6 +173,46 @@ func (s *Sink) onConfirmed(mark uint64) {
 	if len(segs) > 0 {
 		s.to.Confirmed(segs)
 	}
+}
+
+// onRefused puts a record that the peer will never take into the quarantine and
+// counts it as refused in its segment. Only the caller's goroutine takes segments
+// out of flight, so the segment stays where it was found.
+func (s *Sink) onRefused(record []byte, at uint64, reason string) error {
+	s.mu.Lock()
+	i := 0
+	for i < len(s.flight)-1 && s.flight[i].mark < at {
+		i++
+	}
+	seg := s.flight[i].seg
+	s.mu.Unlock()
+	if s.o.Client.Octets {
+		record = message(record)
+	}
+	if err := s.o.Refuse(context.Background(), seg, reason, record); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flight[i].seg.Counts.Events--
+	s.flight[i].seg.Counts.Refused++
+	return nil
+}
+
+// syslogFields stand before the message: PRI and version, time, host, program,
+// process, id, structured data, none with a space in it (formats/syslog).
+const syslogFields = 7
+
+// message is the event in an RFC 5424 message.
+func message(record []byte) []byte {
+	for range syslogFields {
+		_, rest, ok := bytes.Cut(record, []byte(" "))
+		if !ok {
+			return record
+		}
+		record = rest
+	}
+	return record
 }
 
 func (s *Sink) onLost(from uint64, err error) {

@@ -74,10 +74,10 @@ var emitterKeys = conf.NewObject(conf.Object{Name: "emitter", Partial: true, Key
 	{Name: "framing", Type: conf.Enum("lines", "octet-counted"), Default: "lines", Doc: "lines: JSON lines; octet-counted: syslog frames (RFC 5425)"},
 	{Name: "syslog", Type: conf.Obj(syslogKeys), Doc: "header of octet-counted frames (RFC 5424)"},
 	{Name: "tls", Type: conf.Obj(clientTLSKeys), DefaultDoc: "TLS with the system's roots", Doc: "how TLS is spoken; plain TCP does not exist"},
-	{Name: "confirm", Type: conf.Enum("drain", "window", "protocol"), Default: "drain", Doc: "how it is known that the receiver read the lines"},
-	{Name: "protocol", Type: conf.Enum("relp"), Doc: "the protocol of confirm: protocol"},
-	{Name: "rotate_every", Type: conf.Duration(time.Second), Default: "10s", Doc: "connection's longest life while something is unconfirmed"},
-	{Name: "rotate_bytes", Type: conf.Size(64 << 10), Default: "256MiB", Doc: "bytes after which a connection is drained"},
+	{Name: "confirm", Type: conf.Enum("drain", "window", "protocol"), Default: "drain", Doc: "how it is known what the receiver has; drain: it answers when a connection is ended; window: later bytes and time, for receivers that keep connections open; protocol: it acknowledges each record"},
+	{Name: "protocol", Type: conf.Enum("relp"), Doc: "the protocol of confirm: protocol; relp: rsyslog's imrelp"},
+	{Name: "rotate_every", Type: conf.Duration(time.Second), Default: "10s", Doc: "connection's longest life while something is unconfirmed, with confirm: drain"},
+	{Name: "rotate_bytes", Type: conf.Size(64 << 10), Default: "256MiB", Doc: "bytes after which a connection is drained, with confirm: drain"},
 	{Name: "retry_max", Type: conf.Duration(time.Second), Default: "30s", Doc: "longest wait between two tries"},
 }})
 
@@ -263,7 +263,6 @@ func (l *loader) emitter(o *conf.Value) *EmitterSink {
 	} else if o.Given("syslog") {
 		l.tell(o.KeyAt("syslog"), "syslog goes with framing: octet-counted; set that, or remove syslog")
 	}
-	l.unsupported(o.At("confirm"), "confirm", e.Confirm)
 	switch {
 	case e.Confirm == "protocol" && !o.Given("protocol"):
 		l.tell(o.At("confirm"), "confirm: protocol needs protocol: relp")

@@ -59,8 +59,11 @@ func sent(t *testing.T, s *harness.Service) map[string]string {
 // confirm is what an emitter learns of a door: rsyslog's GnuTLS driver alone
 // ends its side without close_notify.
 func confirm(d *servers.Door) string {
-	if d.GnuTLS {
+	switch {
+	case d.GnuTLS:
 		return "weak"
+	case d.RELP:
+		return "protocol"
 	}
 	return "drain"
 }

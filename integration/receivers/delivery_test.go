@@ -24,8 +24,12 @@ const drops = `  - name: drops
 
 // emitterTo is a sink named as its door, with the client's side of mutual TLS.
 func emitterTo(d *servers.Door, tls string) string {
-	return fmt.Sprintf("  - name: %s\n    emitter: {address: %q, framing: %s, tls: {%s}, rotate_every: 2s, retry_max: 2s}\n",
-		d.Name, d.Addr, d.Framing(), tls)
+	how := ""
+	if d.RELP {
+		how = ", confirm: protocol, protocol: relp"
+	}
+	return fmt.Sprintf("  - name: %s\n    emitter: {address: %q, framing: %s, tls: {%s}, rotate_every: 2s, retry_max: 2s%s}\n",
+		d.Name, d.Addr, d.Framing(), tls, how)
 }
 
 func mutual(ca string, own servers.Certs) string {
@@ -60,7 +64,8 @@ func TestEverythingArrives(t *testing.T) {
 	a := servers.NewAuthority(t, "test CA")
 	client := a.Client("client", time.Hour)
 	made := []*servers.Receiver{
-		servers.NewRsyslog(t, a.Server(time.Hour), append(everyWay, servers.Door{GnuTLS: true}, servers.Door{GnuTLS: true, Octet: true, TLS12: true})...),
+		servers.NewRsyslog(t, a.Server(time.Hour), append(everyWay, servers.Door{GnuTLS: true}, servers.Door{GnuTLS: true, Octet: true, TLS12: true},
+			servers.Door{RELP: true, TLS12: true}, servers.Door{RELP: true, Octet: true, TLS12: true})...),
 		servers.NewSyslogNG(t, a.Server(time.Hour), everyWay...),
 	}
 	sinks := drops
@@ -77,7 +82,7 @@ func TestEverythingArrives(t *testing.T) {
 	began := time.Now()
 	s.Up(30 * time.Second)
 	s.Delivered(int64(n+long), 2*time.Minute)
-	t.Logf("%d events to %d doors in %.1f s", n+long, 10, time.Since(began).Seconds())
+	t.Logf("%d events to %d doors in %.1f s", n+long, 12, time.Since(began).Seconds())
 	for _, v := range made {
 		for _, d := range v.Doors {
 			version := map[bool]string{true: "TLS 1.2 ", false: "TLS 1.3 "}[d.TLS12]

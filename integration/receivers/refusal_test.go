@@ -37,7 +37,7 @@ func TestMistakes(t *testing.T) {
 	ms := mistakes(a, other)
 	good := a.Client("client", time.Hour)
 	made := []*servers.Receiver{
-		servers.NewRsyslog(t, a.Server(time.Hour), servers.Door{}, servers.Door{TLS12: true}, servers.Door{GnuTLS: true}, servers.Door{GnuTLS: true, TLS12: true}),
+		servers.NewRsyslog(t, a.Server(time.Hour), servers.Door{}, servers.Door{TLS12: true}, servers.Door{GnuTLS: true}, servers.Door{GnuTLS: true, TLS12: true}, servers.Door{RELP: true, TLS12: true}),
 		servers.NewSyslogNG(t, a.Server(time.Hour), servers.Door{}, servers.Door{TLS12: true}),
 	}
 	wrong, right := drops, drops

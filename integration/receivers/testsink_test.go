@@ -17,7 +17,7 @@ import (
 func TestTestSinkReceivers(t *testing.T) {
 	a, other, ended := servers.NewAuthority(t, "test CA"), servers.NewAuthority(t, "another CA"), servers.NewAuthority(t, "ended CA")
 	good := mutual(a.CA(), a.Client("client", time.Hour))
-	rsyslog := servers.NewRsyslog(t, a.Server(time.Hour), servers.Door{}, servers.Door{Octet: true}, servers.Door{GnuTLS: true}, servers.Door{TLS12: true})
+	rsyslog := servers.NewRsyslog(t, a.Server(time.Hour), servers.Door{}, servers.Door{Octet: true}, servers.Door{GnuTLS: true}, servers.Door{TLS12: true}, servers.Door{RELP: true, TLS12: true, Octet: true})
 	syslogNG := servers.NewSyslogNG(t, a.Server(time.Hour), servers.Door{}, servers.Door{Octet: true})
 	old := servers.NewSyslogNG(t, ended.Server(-time.Minute), servers.Door{})
 	s := harness.NewService(t, "")
@@ -54,7 +54,11 @@ func TestTestSinkReceivers(t *testing.T) {
 
 	for _, d := range well {
 		r := s.TestSink("t0001/" + d.Name)
-		result, seen := r.Step(t, "drain")
+		first := "drain"
+		if d.RELP {
+			first = "open"
+		}
+		result, seen := r.Step(t, first)
 		if !r.Works || (result == "note") != d.GnuTLS || strings.Contains(seen, "confirm: weak") != d.GnuTLS {
 			t.Errorf("%s: %+v", d.Name, r)
 		}

@@ -12,15 +12,38 @@ import (
 )
 
 // Door is one address at which a receiver takes lines over TLS from clients
-// with a certificate, and the file they end in. Its first three fields are
-// chosen, the others made.
+// with a certificate, and the file they end in. Its first fields are chosen,
+// from Name on they are made.
 type Door struct {
 	Octet  bool   // RFC 5424 in octet-counted frames, else JSON lines
 	TLS12  bool   // TLS 1.2 at most
 	GnuTLS bool   // rsyslog: the GnuTLS driver, else OpenSSL
+	RELP   bool   // rsyslog: RELP, TLS by OpenSSL, 1.2 at most whatever is asked
+	Queue  Queue  // rsyslog: what lies between its input and the file
 	Name   string // of the receiver and what was chosen
 	Addr   string
 	Out    string // the file, one event a line, the JSON last
+}
+
+// Queue is what lies between rsyslog's input and the file.
+type Queue string
+
+// The queues.
+const (
+	Direct Queue = ""        // none: what is read is written before more is read
+	Synced Queue = "-synced" // none, and the file is synced
+	OnDisk Queue = "-ondisk" // on disk, each record synced
+	Memory Queue = "-memory" // in memory, and the file comes after it slowly
+)
+
+func (q Queue) settings(name string) string {
+	switch q {
+	case OnDisk:
+		return `queue.type="Disk" queue.checkpointInterval="1" queue.syncQueueFiles="on" queue.filename="` + name + `"`
+	case Memory:
+		return `queue.type="LinkedList" queue.dequeueBatchSize="1" queue.dequeueSlowdown="20000"`
+	}
+	return `queue.type="Direct"`
 }
 
 // Framing is the setting of an emitter to it.
@@ -56,7 +79,8 @@ func newDoors(t testing.TB, server string, doors []Door) []*Door {
 	dir := t.TempDir()
 	var out []*Door
 	for _, d := range doors {
-		d.Name = server + map[bool]string{true: "-gnutls"}[d.GnuTLS] + map[bool]string{true: "-octet", false: "-lines"}[d.Octet] +
+		d.Name = server + map[bool]string{true: "-gnutls"}[d.GnuTLS] +
+			map[bool]string{true: "-relp"}[d.RELP] + string(d.Queue) + map[bool]string{true: "-octet", false: "-lines"}[d.Octet] +
 			map[bool]string{true: "-tls12", false: "-tls13"}[d.TLS12]
 		d.Addr, d.Out = harness.FreePort(t), filepath.Join(dir, d.Name+".log")
 		out = append(out, &d)
@@ -74,6 +98,7 @@ func NewRsyslog(t testing.TB, c Certs, doors ...Door) *Receiver {
 	fmt.Fprintf(&b, `global(workDirectory=%q maxMessageSize="1m" defaultNetstreamDriver="ossl"
   defaultNetstreamDriverCAFile=%q defaultNetstreamDriverCertFile=%q defaultNetstreamDriverKeyFile=%q)
 module(load="imtcp" maxSessions="1000" keepAlive="on" maxFrameSize="1000000")
+module(load="imrelp" tls.tlslib="openssl")
 template(name="json" type="string" string="%%rawmsg%%\n")
 template(name="rfc5424" type="string" string="%%timereported:::date-rfc3339%%|%%app-name%%|%%msgid%%|%%msg%%\n")
 `, dir, c.CA, c.Cert, c.Key)
@@ -90,12 +115,19 @@ template(name="rfc5424" type="string" string="%%timereported:::date-rfc3339%%|%%
 		case d.TLS12:
 			versions = "MaxProtocol=TLSv1.2"
 		}
-		fmt.Fprintf(&b, `ruleset(name=%[1]q queue.type="Direct") {
-  action(type="omfile" file=%[2]q template=%[3]q asyncWriting="off" flushOnTXEnd="on")
+		fmt.Fprintf(&b, `ruleset(name=%[1]q %[4]s) {
+  action(type="omfile" file=%[2]q template=%[3]q asyncWriting="off" flushOnTXEnd="on" sync=%[5]q)
 }
-input(type="imtcp" address="127.0.0.1" port=%[4]q ruleset=%[1]q name=%[1]q
-  streamDriver.name=%[5]q streamDriver.mode="1" streamDriver.authMode="x509/certvalid" gnutlsPriorityString=%[6]q)
-`, d.Name, d.Out, template, port(t, d.Addr), driver, versions)
+`, d.Name, d.Out, template, d.Queue.settings(d.Name), map[bool]string{true: "on", false: "off"}[d.Queue == Synced])
+		if d.RELP {
+			fmt.Fprintf(&b, `input(type="imrelp" address="127.0.0.1" port=%[2]q ruleset=%[1]q name=%[1]q maxDataSize="1m" tls="on"
+  tls.caCert=%[3]q tls.myCert=%[4]q tls.myPrivKey=%[5]q tls.authMode="certvalid" tls.tlscfgcmd=%[6]q)
+`, d.Name, port(t, d.Addr), c.CA, c.Cert, c.Key, versions)
+			continue
+		}
+		fmt.Fprintf(&b, `input(type="imtcp" address="127.0.0.1" port=%[2]q ruleset=%[1]q name=%[1]q
+  streamDriver.name=%[3]q streamDriver.mode="1" streamDriver.authMode="x509/certvalid" gnutlsPriorityString=%[4]q)
+`, d.Name, port(t, d.Addr), driver, versions)
 	}
 	conf := write(t, filepath.Join(dir, "rsyslog.conf"), b.String())
 	program := Installed(t, "/usr/sbin/rsyslogd", "receivers")

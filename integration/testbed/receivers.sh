@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs the receivers that integration/receivers starts: rsyslog (with the
-# OpenSSL and the GnuTLS driver), syslog-ng, socat, stunnel, openssl. Quick
+# Installs the receivers that integration/receivers starts: rsyslog (with RELP,
+# the OpenSSL and the GnuTLS driver), syslog-ng, socat, stunnel, openssl. Quick
 # where they are already. Needs Debian's apt-get, and root or sudo the first time.
 #
 # The packages of rsyslog and syslog-ng exclude each other, so syslog-ng is not
 # installed but unpacked, into the folder .testbed/syslog-ng beside this one.
 set -euo pipefail
 bed=$(cd "$(dirname "$0")/.." && pwd)/.testbed
-packages=(rsyslog rsyslog-openssl rsyslog-gnutls socat stunnel4 openssl
+packages=(rsyslog rsyslog-openssl rsyslog-gnutls rsyslog-relp socat stunnel4 openssl
 	libivykis0 libnet1 libpcre3 libwrap0 libjson-c5 libglib2.0-0) # the last six: what syslog-ng links to
 
 as_root() {
