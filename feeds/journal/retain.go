@@ -296,46 +296,6 @@ func (j *Journal) freeUpTo(i int, near bool) (free int, err error) {
 	return free, nil
 }
 
-// largeActive is the size from which an active segment is sealed near the cap:
-// all of them together keep at most an eighth of it.
-func (s *Store) largeActive() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return max(2*firstStep, s.o.MaxBytes/int64(8*max(1, len(s.shards))))
-}
-
-// sealIdle seals the active segment when nothing in it is wanted any more and
-// it is old. Near the cap it is sealed as soon as that is worth it: as long as
-// it is active it can neither go nor be rewritten, and the active segments of
-// many shards may fill the cap by themselves.
-func (j *Journal) sealIdle(near bool) error {
-	large := j.s.largeActive()
-	j.mu.RLock()
-	if len(j.segs) == 0 {
-		j.mu.RUnlock()
-		return nil
-	}
-	s := j.segs[len(j.segs)-1]
-	whatever := near && s.end > large
-	idle := !s.sealed && !s.left && s.end > segmentHeaderLen && (whatever || near && s.end > min(large, j.s.o.SegmentBytes/8) ||
-		s.time < j.s.o.Now().Add(-j.s.o.Retain).UnixMilli())
-	j.mu.RUnlock()
-	if !idle {
-		return nil
-	}
-	if !whatever {
-		if live, err := j.live(s, true); err != nil || live > 0 {
-			return err
-		}
-	}
-	return j.do(func() error {
-		if j.w.active == s {
-			j.seal()
-		}
-		return nil
-	})
-}
-
 // live counts the stored bytes of a segment that some lane still wants; with
 // first it stops at the first.
 func (j *Journal) live(s *segment, first bool) (n uint64, err error) {
