@@ -24,6 +24,7 @@ type feeder struct {
 	limit     int      // lines to offer for now
 	next      int      // next line to offer
 	read      uint64
+	reads     []uint64 // since the last loss
 	confirmed uint64
 	lost      []loss
 	states    []emitter.State
@@ -74,7 +75,14 @@ func feedRefusing(t testing.TB, o emitter.Options, n int, refused func([]byte, u
 	t.Helper()
 	f := &feeder{t: t, line: testLine, more: make(chan struct{}, 1), changed: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
 	o.Events = emitter.Events{
-		OnRead:      func(m uint64) { f.event(func() { f.read = m }) },
+		OnRead: func(m uint64) {
+			f.event(func() {
+				f.read = m
+				if o.Confirm == emitter.Drain {
+					f.reads = append(f.reads, m)
+				}
+			})
+		},
 		OnConfirmed: func(m uint64) { f.event(func() { f.confirmed = m }) },
 		OnRefused:   refused,
 		OnLost:      f.onLost,
@@ -132,6 +140,10 @@ func (f *feeder) to(n int) {
 func (f *feeder) onLost(from uint64, err error) {
 	f.mu.Lock()
 	f.lost = append(f.lost, loss{from, f.read, f.endOf(f.next), err})
+	if n := len(f.reads); n >= 2 && from < f.reads[n-2] {
+		f.t.Errorf("OnLost(%d) goes back further than two rotations, to before %d", from, f.reads[n-2])
+	}
+	f.reads = f.reads[:0]
 	i := 0
 	for i < f.next && f.ends[i] <= from {
 		i++

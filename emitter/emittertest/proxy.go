@@ -15,15 +15,21 @@ type Proxy struct {
 	mu       sync.Mutex
 	listener net.Listener
 	conns    map[net.Conn]bool
-	held     chan struct{} // non-nil: nothing is passed on until it is closed
+	gates    map[*gate]bool
 	wg       sync.WaitGroup
+}
+
+// gate is what a connection's bytes pass, both ways.
+type gate struct {
+	held     chan struct{} // non-nil: nothing passes until it is closed
+	forsaken bool
 }
 
 // NewProxy listens on a free port and passes bytes to target, holding up to
 // buffer bytes a connection. It stops with the test.
 func NewProxy(t TB, target string, buffer int) *Proxy {
 	t.Helper()
-	p := &Proxy{t: t, target: target, buffer: buffer, addr: "127.0.0.1:0", conns: map[net.Conn]bool{}}
+	p := &Proxy{t: t, target: target, buffer: buffer, addr: "127.0.0.1:0", conns: map[net.Conn]bool{}, gates: map[*gate]bool{}}
 	p.Start()
 	t.Cleanup(func() { p.Kill(); p.wg.Wait() })
 	return p
@@ -57,12 +63,39 @@ func (p *Proxy) Start() {
 	}()
 }
 
-// Hold makes it read on and pass nothing on, until its memory is full or it is killed.
-func (p *Proxy) Hold() {
+// Hold makes it read on and pass nothing on, either way, until Release, its
+// memory is full, or it is killed.
+func (p *Proxy) Hold() { p.hold(false) }
+
+// Forsake holds the connections of the moment for ever; new ones pass.
+func (p *Proxy) Forsake() { p.hold(true) }
+
+func (p *Proxy) hold(forsake bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.held == nil {
-		p.held = make(chan struct{})
+	for g := range p.gates {
+		if g.held == nil {
+			g.held = make(chan struct{})
+		}
+		g.forsaken = g.forsaken || forsake
+	}
+}
+
+// Release ends Hold.
+func (p *Proxy) Release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for g := range p.gates {
+		if !g.forsaken {
+			g.open()
+		}
+	}
+}
+
+func (g *gate) open() {
+	if g.held != nil {
+		close(g.held)
+		g.held = nil
 	}
 }
 
@@ -71,9 +104,8 @@ func (p *Proxy) Kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer func() {
-		if p.held != nil {
-			close(p.held)
-			p.held = nil
+		for g := range p.gates {
+			g.open()
 		}
 	}()
 	if p.listener != nil {
@@ -93,7 +125,8 @@ func (p *Proxy) serve(in net.Conn) {
 		return
 	}
 	p.mu.Lock()
-	p.conns[in], p.conns[out] = true, true
+	g := &gate{}
+	p.conns[in], p.conns[out], p.gates[g] = true, true, true
 	alive := p.listener != nil
 	p.mu.Unlock()
 	if !alive {
@@ -102,19 +135,20 @@ func (p *Proxy) serve(in net.Conn) {
 	}
 	var both sync.WaitGroup
 	both.Add(2)
-	go func() { defer both.Done(); p.pass(out, in) }()
-	go func() { defer both.Done(); p.pass(in, out) }()
+	go func() { defer both.Done(); p.pass(g, out, in) }()
+	go func() { defer both.Done(); p.pass(g, in, out) }()
 	both.Wait()
 	_ = in.Close()  // ended both ways
 	_ = out.Close() // as above
 	p.mu.Lock()
 	delete(p.conns, in)
 	delete(p.conns, out)
+	delete(p.gates, g)
 	p.mu.Unlock()
 }
 
 // pass copies with a queue of buffer bytes between reading and writing.
-func (p *Proxy) pass(to, from net.Conn) {
+func (p *Proxy) pass(g *gate, to, from net.Conn) {
 	queue := make(chan []byte, max(p.buffer/(16<<10), 1))
 	p.wg.Add(1)
 	go func() {
@@ -133,7 +167,7 @@ func (p *Proxy) pass(to, from net.Conn) {
 	}()
 	for b := range queue {
 		p.mu.Lock()
-		held := p.held
+		held := g.held
 		p.mu.Unlock()
 		if held != nil {
 			<-held
