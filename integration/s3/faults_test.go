@@ -24,7 +24,7 @@ func TestFaultS3AnyCall(t *testing.T) {
 	n := harness.Events(t) / 5
 	servers.Credentials(t)
 	g := newGateway(t, "lake")
-	f := servers.NewFaulty(t, g.Store, seed)
+	f := servers.NewFaulty(t, g.URL(), seed)
 	s := harness.NewService(t, "")
 	at := fmt.Sprintf(`{bucket: lake, region: us-east-1, endpoint: %q, path_style: true}`, f.URL)
 	sinks := fmt.Sprintf(`  - name: drops

@@ -17,8 +17,9 @@ import (
 	"datasync/integration/harness"
 )
 
-// Faulty stands before a store and has a share of all calls fail, at random,
-// in any of the ways of Faults. Signatures stay good: it changes no call that
+// Faulty stands before a store, or a Kinesis, and has a share of all calls
+// fail, at random, in any of the ways of Faults, or refuses those it is told to.
+// Signatures stay good: it changes no call that
 // it hands on, but for the bytes that it damages.
 type Faulty struct {
 	*httptest.Server
@@ -28,14 +29,15 @@ type Faulty struct {
 	mu       sync.Mutex
 	rnd      *rand.Rand
 	share    float64
+	refusing func(path string, body []byte) (status int, code string)
 	calls    int
 	injected map[string]int
 }
 
-// NewFaulty starts one without faults.
-func NewFaulty(t testing.TB, s *Store, seed uint64) *Faulty {
+// NewFaulty starts one without faults before whatever is at an address of http.
+func NewFaulty(t testing.TB, url string, seed uint64) *Faulty {
 	t.Helper()
-	f := &Faulty{store: s.addr, rnd: rand.New(rand.NewPCG(seed, 0)), injected: map[string]int{}}
+	f := &Faulty{store: strings.TrimPrefix(url, "http://"), rnd: rand.New(rand.NewPCG(seed, 0)), injected: map[string]int{}}
 	f.Server = httptest.NewServer(f)
 	t.Cleanup(func() { f.http.CloseIdleConnections(); f.CloseClientConnections(); f.Close() })
 	return f
@@ -46,6 +48,14 @@ func (f *Faulty) Fail(share float64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.share = share
+}
+
+// Refuse has calls answered with a status and a code where which gives one; nil
+// ends that.
+func (f *Faulty) Refuse(which func(path string, body []byte) (status int, code string)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refusing = which
 }
 
 // Count is how many calls there were, how many failed, and in how many ways,
@@ -106,12 +116,24 @@ func (f *Faulty) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		name = names[f.rnd.IntN(len(names))]
 		f.injected[name]++
 	}
+	refusing := f.refusing
 	f.mu.Unlock()
-	if name != "" {
+	switch {
+	case name != "":
 		Faults[name](c)
-		return
+	case refusing != nil:
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		if status, code := refusing(r.URL.Path, body); status != 0 {
+			c.refuse(status, code)
+			return
+		}
+		c.give(bytes.NewReader(body), nil)
+	default:
+		c.give(r.Body, nil)
 	}
-	c.give(r.Body, nil)
 }
 
 // ask hands the call on with a body; nil: the store did not answer.
@@ -154,6 +176,12 @@ func (c *faulted) done() {
 
 func (c *faulted) refuse(status int, code string) {
 	_, _ = io.Copy(io.Discard, c.r.Body)
+	if c.r.Header.Get("X-Amz-Target") != "" { // Kinesis
+		c.w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		c.w.WriteHeader(status)
+		fmt.Fprintf(c.w, `{"__type":%q,"message":"injected"}`, code)
+		return
+	}
 	c.w.Header().Set("Content-Type", "application/xml")
 	c.w.WriteHeader(status)
 	fmt.Fprintf(c.w, "<Error><Code>%s</Code><Message>injected</Message></Error>", code)
