@@ -137,6 +137,32 @@ func TestADropThatLostEventsSinceIsTheSameDrop(t *testing.T) {
 	}
 }
 
+// TestADropOfAnOlderEncoderIsTheSameDrop: bytes that differ are ours where
+// another version of the encoders decided the drop, and only there.
+func TestADropOfAnOlderEncoderIsTheSameDrop(t *testing.T) {
+	for _, older := range []bool{true, false} {
+		r := newRig(t)
+		b := &bucket{fail: func(int, *Drop) error { return errTest }}
+		k := r.begin(dropSink("acme", b, nil))
+		r.append("acme", 6)
+		r.until(k, "events", func(v View) bool { return v.End.Events == 6 })
+		r.runner.Do(k, OrderFlush)
+		for b.count() == 0 {
+			r.byHand()
+		}
+		p := &r.runner.by[k][0].drop.Pending
+		if older {
+			p.Encoder = "0"
+		}
+		b.fail, b.objs = nil, map[string][]byte{p.Key: []byte("the same events, told as version 0 did")}
+		r.runner.Do(k, OrderRetry)
+		r.byHand()
+		if v := r.runner.Views(&k)[0]; caughtUp(v) != older || (v.Status.State == Parked) == older {
+			t.Errorf("older %v: %+v, %+v", older, v.Status, v.Fact)
+		}
+	}
+}
+
 // A pending drop is finished with the settings it was decided with, perhaps by
 // a later version: what stands in the golden file must stay readable.
 func TestRecordedSettingsAreADurableFormat(t *testing.T) {
