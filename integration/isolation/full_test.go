@@ -109,7 +109,7 @@ func stands(t *testing.T, s *harness.Service) map[string]int64 {
 		if !ok || fmt.Sprint(now) != fmt.Sprint(was) {
 			was, since = now, time.Now()
 		}
-		return time.Since(since) > 3*time.Second
+		return time.Since(since) > 2*time.Second
 	})
 	return was
 }
