@@ -58,6 +58,7 @@ func TestFaultBombs(t *testing.T) { bombs(t, 1<<20, 5000) }
 
 // bombs has bodies of size bytes of rubbish, and a crowd of connections.
 func bombs(t *testing.T, size, connections int) {
+	t.Helper()
 	s := service(t, "", "")
 	for _, name := range []string{"acme", "beta"} {
 		tenant(s, name, "", "  - name: drops\n    dir: {path: "+s.Dir+"/drops}\n    deliver: {max_age: 1s}\n")
