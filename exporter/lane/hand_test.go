@@ -25,6 +25,7 @@ import (
 // another, each with a tenant of its own.
 type ground struct {
 	clock  atomic.Int64 // ms UTC; stands still unless the test moves it
+	store  *journal.Store
 	logs   [2]*journal.Journal
 	told   [2]chan journal.Arrival // as the journal's writer told them
 	spools *spool.Budget
@@ -55,6 +56,7 @@ func newGround(t *testing.T) *ground {
 			}
 		})
 	}
+	g.store = store
 	if g.spools, err = spool.NewBudget(1<<20, t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
