@@ -110,7 +110,7 @@ func (s *Service) makeKafka(f *tenants.Feed) (func(context.Context) error, error
 	k, rules := f.Kafka, s.rules()
 	o := kafkafeed.Options{
 		Name: f.Name, Brokers: k.Brokers, Topic: k.Topic, Group: k.Group, Format: f.Format, Tenant: f.Tenant,
-		OnError: s.saying(f),
+		Journal: s.store.ID(), OnError: s.saying(f),
 		OnGap: func(g kafkafeed.Gap) {
 			s.reporter.incident(journal.Incident{Shard: partitionShard(f, g.Partition), What: "kafka-gap", Message: g.String()})
 		},

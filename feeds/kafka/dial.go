@@ -64,6 +64,7 @@ type client struct {
 	brokers []string
 	tls     *TLS
 	dialer  *kafka.Dialer
+	group   *kafka.Client // what a member of a group says beside kafka-go's own
 
 	mu    sync.Mutex
 	conns map[*tracked]bool
@@ -73,12 +74,54 @@ type client struct {
 func newClient(o *Options) (*client, error) {
 	c := &client{brokers: o.Brokers, tls: o.TLS, conns: map[*tracked]bool{}}
 	c.dialer = &kafka.Dialer{ClientID: clientID, Timeout: dialTimeout, DialFunc: c.dial}
-	if o.SASL == nil {
-		return c, nil
+	if o.SASL != nil {
+		var err error
+		if c.dialer.SASLMechanism, err = o.SASL.mechanism(); err != nil {
+			return nil, err
+		}
 	}
-	var err error
-	c.dialer.SASLMechanism, err = o.SASL.mechanism()
-	return c, err
+	c.group = &kafka.Client{Addr: kafka.TCP(o.Brokers...), Timeout: dialTimeout, Transport: &kafka.Transport{
+		Dial: c.dial, DialTimeout: dialTimeout, ClientID: clientID, SASL: c.dialer.SASLMechanism, MetadataTopics: []string{o.Topic},
+	}}
+	return c, nil
+}
+
+// close ends the connections that wait to be used again.
+func (c *client) close() { c.group.Transport.(*kafka.Transport).CloseIdleConnections() }
+
+// commit writes a generation's offsets to its group, with what they are marked by.
+func (c *client) commit(ctx context.Context, gen *kafka.Generation, topic string, offsets map[int]int64, mark string) error {
+	req := kafka.OffsetCommitRequest{GroupID: gen.GroupID, GenerationID: int(gen.ID), MemberID: gen.MemberID, Topics: map[string][]kafka.OffsetCommit{}}
+	for n, offset := range offsets {
+		req.Topics[topic] = append(req.Topics[topic], kafka.OffsetCommit{Partition: n, Offset: offset, Metadata: mark})
+	}
+	resp, err := c.group.OffsetCommit(ctx, &req)
+	if err != nil {
+		return err
+	}
+	for _, p := range resp.Topics[topic] {
+		if p.Error != nil {
+			return fmt.Errorf("partition %d: %w", p.Partition, p.Error)
+		}
+	}
+	return nil
+}
+
+// mark is what the offset that a group has of a partition was marked by.
+func (c *client) mark(ctx context.Context, group, topic string, partition int) (string, error) {
+	resp, err := c.group.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: {partition}}})
+	switch {
+	case err != nil:
+		return "", err
+	case resp.Error != nil:
+		return "", resp.Error
+	}
+	for _, p := range resp.Topics[topic] {
+		if p.Partition == partition {
+			return p.Metadata, p.Error
+		}
+	}
+	return "", nil
 }
 
 func (s *SASL) mechanism() (sasl.Mechanism, error) {

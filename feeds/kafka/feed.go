@@ -46,6 +46,9 @@ type Options struct {
 	TLS     *TLS   // nil: plain TCP
 	SASL    *SASL  // nil: no login
 	Format  string
+	// Journal is the id of the journal behind Open. Committed offsets are marked
+	// by it, so that ours are told from another consumer's. "": none are.
+	Journal string
 	// Tenant is whose events these are; empty: each event, or a record's key, names its own.
 	Tenant feeds.TenantID
 	// Open gives a partition's shard. It is called from many goroutines, each
@@ -168,6 +171,7 @@ func (f *Feed) Run(ctx context.Context) error {
 	cut := time.AfterFunc(leaveIn, f.client.cut)
 	defer cut.Stop()
 	err = group.Close()
+	f.client.close()
 	return errors.Join(f.fatal, err)
 }
 
@@ -279,12 +283,22 @@ func (f *Feed) commit(gen *kafka.Generation, m *marks) {
 	if offsets == nil {
 		return
 	}
-	err := gen.CommitOffsets(map[string]map[int]int64{f.o.Topic: offsets})
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	err := f.client.commit(ctx, gen, f.o.Topic, offsets, f.mark())
 	if err != nil {
 		m.again()
 		err = fmt.Errorf("commit offsets to the group %s: %w", f.o.Group, err)
 	}
 	f.trouble.tell(groupParty, err)
+}
+
+// mark is what our committed offsets are marked by.
+func (f *Feed) mark() string {
+	if f.o.Journal == "" {
+		return ""
+	}
+	return "datasync journal " + f.o.Journal
 }
 
 // watch returns when the topic has another number of partitions, or ctx ends.

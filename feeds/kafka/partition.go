@@ -90,6 +90,19 @@ func (p *partition) begin(ctx context.Context, committed int64) error {
 	at := start(shard.Log.Source(), committed)
 	p.next, p.fresh = at.next, at.fresh
 	if at.ahead {
+		ours, err := p.ours(ctx)
+		if err != nil {
+			return err
+		}
+		if ours {
+			// promise: what our own journal has lost is read again, not taken for
+			// another consumer's.
+			p.next, p.fresh = at.journal, at.journal == 0
+			p.f.o.OnError(fmt.Errorf("kafka feed %s: topic %s: partition %d: this journal had taken offsets %d to %d, and does not hold them any more: its end is lost, "+
+				"to a disk that did not keep what it had synced, or to an older copy of data_dir that was put back; they are read again, and events that sinks had of them come again",
+				p.f.o.Name, p.f.o.Topic, p.n, at.journal, at.next-1))
+			return nil
+		}
 		p.gaps = append(p.gaps, p.gap(at.journal, at.next, Consumed))
 		if err := p.submit(ctx, &pile{}, at.next); err != nil {
 			return err
@@ -99,6 +112,18 @@ func (p *partition) begin(ctx context.Context, committed int64) error {
 		p.marks.set(p.n, p.next)
 	}
 	return nil
+}
+
+// ours says whether the offset that the group has was committed from this journal.
+func (p *partition) ours(ctx context.Context) (bool, error) {
+	if p.f.o.Journal == "" {
+		return false, nil
+	}
+	mark, err := p.f.client.mark(ctx, p.f.o.Group, p.f.o.Topic, p.n)
+	if err != nil {
+		return false, fmt.Errorf("ask who committed the offset of the group %s: %w", p.f.o.Group, err)
+	}
+	return mark == p.f.mark(), nil
 }
 
 // How long to wait for how much: at the end of the log the first record comes
@@ -117,6 +142,9 @@ func (p *partition) session(ctx context.Context) error {
 	}
 	defer c.conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })() // it only wakes the reader
+	if err := p.sameTopic(ctx, c); err != nil {
+		return err
+	}
 	for ctx.Err() == nil {
 		if err := p.fetch(ctx, c); err != nil {
 			return fmt.Errorf("fetch from %s at offset %d: %w", c.address, p.next, err)
@@ -131,10 +159,31 @@ func (p *partition) fetch(ctx context.Context, c *fetcher) error {
 	if p.busy {
 		least, wait = busyMin, busyWait
 	}
-	if err := c.within(ctx, wait+answerIn); err != nil {
+	return p.exchange(ctx, c, question{p.next, least, wait}, func(r *response, buf *buffer) error {
+		switch {
+		case errors.Is(r.err, kafka.OffsetOutOfRange):
+			return p.outOfRange(ctx)
+		case r.err != nil:
+			return r.err
+		}
+		p.busy = len(r.records) > 0
+		return p.take(ctx, r, buf)
+	})
+}
+
+// question is what is asked of a broker: records from an offset on.
+type question struct {
+	offset int64
+	least  int // bytes
+	wait   time.Duration
+}
+
+// exchange asks, and has the answer used while it holds a buffer.
+func (p *partition) exchange(ctx context.Context, c *fetcher, q question, use func(*response, *buffer) error) error {
+	if err := c.within(ctx, q.wait+answerIn); err != nil {
 		return err
 	}
-	if err := c.ask(p.next, least, wait); err != nil {
+	if err := c.ask(q.offset, q.least, q.wait); err != nil {
 		return err
 	}
 	size, err := c.size()
@@ -152,16 +201,10 @@ func (p *partition) fetch(ctx context.Context, c *fetcher) error {
 		return err
 	}
 	r, err := c.read(size, buf)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case errors.Is(r.err, kafka.OffsetOutOfRange):
-		return p.outOfRange(ctx)
-	case r.err != nil:
-		return r.err
 	}
-	p.busy = len(r.records) > 0
-	return p.take(ctx, &r, buf)
+	return use(&r, buf)
 }
 
 // take submits the records of a response, in parts of about BatchBytes.
@@ -292,7 +335,7 @@ const maxRecords = 1 << 14
 // submit makes the pile, and that everything before next was read, durable.
 func (p *partition) submit(ctx context.Context, pile *pile, next int64) error {
 	records := pile.named(p.f.o.Topic, p.n)
-	facts := p.facts()
+	facts := p.facts(pile)
 	req := intake.Request{Format: p.f.o.Format, Tenant: p.f.o.Tenant, Source: uint64(next),
 		Records: func(yield func(feeds.Record) bool) {
 			for i := range records {

@@ -1,9 +1,11 @@
 package kafkafeed
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strconv"
 	"time"
@@ -14,6 +16,11 @@ import (
 
 // topicKey is the fact that names the topic of which a shard holds a partition.
 const topicKey = "kafka/topic"
+
+// lastKey is the fact that tells the last record taken: counts of its offset,
+// its time and a hash of it. A topic that was deleted and made anew under the
+// same name has another record there.
+const lastKey = "kafka/last"
 
 // GapPrefix begins the keys of the facts of a shard that name its gaps; the
 // first offset that is missing follows.
@@ -60,9 +67,12 @@ func (p *partition) gap(from, to int64, why string) Gap {
 	return Gap{Topic: p.f.o.Topic, Partition: p.n, From: from, To: to, Why: why, Found: time.Now().UTC(), group: p.f.o.Group}
 }
 
-// facts become durable with the next submit.
-func (p *partition) facts() []journal.Fact {
+// facts become durable with the submit of a pile.
+func (p *partition) facts(pile *pile) []journal.Fact {
 	var facts []journal.Fact
+	if last, ok := pile.last(); ok {
+		facts = append(facts, journal.Fact{Key: lastKey, Value: journal.AppendCounts(nil, last.offset, last.time, last.hash)})
+	}
 	if !p.named {
 		facts = append(facts, journal.Fact{Key: topicKey, Value: []byte(p.f.o.Topic)})
 	}
@@ -75,6 +85,7 @@ func (p *partition) facts() []journal.Fact {
 
 var (
 	errOtherTopic = errors.New("a feed's name belongs to one topic")
+	errMadeAnew   = errors.New("the topic was deleted and made anew")
 	errShorter    = errors.New("the topic was made anew, or the brokers lost records")
 	errKeep       = errors.New("the journal does not take them")
 )
@@ -144,6 +155,73 @@ func (p *pile) add(r *record) {
 	p.records = append(p.records, rec)
 	p.offsets = append(p.offsets, r.offset)
 	p.bytes += len(r.key) + len(r.value)
+}
+
+// lastRecord is what is remembered of a record.
+type lastRecord struct{ offset, time, hash uint64 }
+
+func remember(offset, ms int64, key, value []byte) lastRecord {
+	h := fnv.New64a()
+	_, _ = h.Write(key) // never fails
+	_, _ = h.Write(value)
+	return lastRecord{uint64(offset), uint64(max(ms, 0)), h.Sum64()}
+}
+
+func (p *pile) last() (lastRecord, bool) {
+	n := len(p.records)
+	if n == 0 {
+		return lastRecord{}, false
+	}
+	r, ms := &p.records[n-1], int64(0)
+	if !r.Time.IsZero() {
+		ms = r.Time.UnixMilli()
+	}
+	return remember(p.offsets[n-1], ms, r.Key, r.Value), true
+}
+
+// sameTopic makes sure that the last record taken is still what it was, where
+// it is still there.
+func (p *partition) sameTopic(ctx context.Context, c *fetcher) error {
+	value, ok := p.shard.Log.Fact(lastKey)
+	known := journal.Counts(value)
+	if !ok || len(known) != 3 {
+		return nil
+	}
+	want := lastRecord{known[0], known[1], known[2]}
+	return p.exchange(ctx, c, question{int64(want.offset), 1, busyWait}, func(r *response, buf *buffer) error {
+		if r.err != nil {
+			return nil // the fetch that follows tells of it
+		}
+		return sameRecord(r.records, buf, want)
+	})
+}
+
+func sameRecord(records []byte, buf *buffer, want lastRecord) error {
+	for b, rest, ok := cutBatch(records); ok; b, rest, ok = cutBatch(rest) {
+		h, err := parseBatch(b)
+		if err != nil {
+			return err
+		}
+		if h.last < int64(want.offset) {
+			continue
+		}
+		inside, raw, err := h.inflate(buf.raw[:0])
+		buf.raw = raw
+		if err != nil {
+			return err
+		}
+		for range h.count {
+			var r record
+			if r, inside, err = h.next(inside); err != nil {
+				return err
+			}
+			if got := remember(r.offset, r.ms, r.key, r.value); got.offset == want.offset && got != want {
+				return fmt.Errorf("the record at offset %d is not the one that was taken: %w", r.offset, errMadeAnew)
+			}
+		}
+		return nil
+	}
+	return nil
 }
 
 // sequence is the number of the first event of the record at an offset. The

@@ -122,7 +122,7 @@ func judge(err error) (class, hint string) {
 		return "invalid", "Kafka 2.1 or later is needed"
 	case errors.Is(err, errOtherTopic):
 		return "invalid", "give the feed of the new topic another name, so that it gets shards of its own"
-	case errors.Is(err, errShorter):
+	case errors.Is(err, errShorter), errors.Is(err, errMadeAnew):
 		return "invalid", "give the feed another name to read the topic from its beginning; records below the wanted offset are not taken"
 	case errors.As(err, &said):
 		return judgeKafka(said)
