@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"datasync/exporter/lane/spool"
 	"datasync/exporter/state"
@@ -103,11 +104,17 @@ func failure(err error) *Error {
 	if errors.As(err, &e) {
 		return e
 	}
-	class := Reset
-	if errors.Is(err, context.DeadlineExceeded) {
-		class = Timeout
+	out := &Error{Verdict: Away, Class: Reset, Err: err}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		out.Class = Timeout
+	case errors.Is(err, feeds.ErrFull), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		// Not the sink's disk, which would say so itself: the journal's, or the spool's.
+		out.Class, out.Hint = Full, "make room on the disk that holds data_dir"
+	case errors.Is(err, feeds.ErrStopped):
+		out.Hint = "the journal takes nothing any more: mend the disk that holds data_dir and restart"
 	}
-	return &Error{Verdict: Away, Class: class, Err: err}
+	return out
 }
 
 // env is what a worker needs besides its lane.
