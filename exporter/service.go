@@ -295,12 +295,17 @@ func (s *Service) maintain(ctx context.Context) {
 const (
 	scrubEvery = 24 * time.Hour
 	scrubRate  = 8 << 20 // bytes a second: a gigabyte in two minutes, unnoticed by the lanes
+	// scrubAfter is how long after a start one that is due begins.
+	scrubAfter = 10 * time.Second
+	// scrubKey is the fact that says when the last one ended, in ms UTC.
+	scrubKey = "scrub/ended"
 )
 
 // scrub reads all sealed blocks once a day, so that damage is found while what
-// it hit may still be had from its source.
+// it hit may still be had from its source. Starts do not put it off.
 func (s *Service) scrub(ctx context.Context) {
-	t := time.NewTicker(scrubEvery)
+	log := s.journal(controlShard)
+	t := time.NewTimer(scrubIn(log, time.Now()))
 	defer t.Stop()
 	for {
 		select {
@@ -308,10 +313,27 @@ func (s *Service) scrub(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if err := s.store.Scrub(ctx, scrubRate); ctx.Err() == nil {
-			s.reporter.failing("read the journal through", err)
+		err := s.store.Scrub(ctx, scrubRate)
+		if ctx.Err() != nil {
+			return
 		}
+		s.reporter.failing("read the journal through", err)
+		if err == nil {
+			log.PutLater(journal.Fact{Key: scrubKey, Value: journal.AppendCounts(nil, uint64(time.Now().UnixMilli()))})
+		}
+		t.Reset(scrubEvery)
 	}
+}
+
+// scrubIn is how long the next scrub may wait.
+func scrubIn(log *journal.Journal, now time.Time) time.Duration {
+	value, _ := log.Fact(scrubKey)
+	ended := journal.Counts(value)
+	if len(ended) != 1 {
+		return scrubAfter
+	}
+	left := scrubEvery - now.Sub(time.UnixMilli(int64(ended[0])))
+	return min(max(left, scrubAfter), scrubEvery)
 }
 
 // group runs goroutines and waits for them.

@@ -84,12 +84,16 @@ func decideIdle(d *tenants.Deliver, b *backlog, now int64) decision {
 	if !d.Empty || d.Schedule == nil || b.fact.Tick == 0 {
 		return decision{}
 	}
-	tick := next(d.Schedule, b.fact.Tick)
+	// A tick ahead of us, or far behind, is that of a clock that was set.
+	tick := next(d.Schedule, max(min(b.fact.Tick, now), now-missedTicks))
 	if tick == 0 || tick > now {
 		return decision{due: tick}
 	}
 	return decision{cut: true, must: true, empty: true, before: tick, tick: tick, at: tick}
 }
+
+// missedTicks is how far back ticks with nothing in them are made up for, ms.
+const missedTicks = 7 * 24 * 3600_000
 
 // full guesses whether a size or count limit is reached: never later than it
 // is, and after an attempt that found too little, about when it will be.

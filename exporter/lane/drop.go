@@ -121,7 +121,7 @@ func (e *env) oldest(l *Lane, pos journal.Position) (int64, error) {
 	if len(c.Spans) == 0 {
 		return e.now(), nil // only holes are left: to be passed over when due
 	}
-	return c.Spans[0].Committed, nil
+	return min(c.Spans[0].Committed, e.now()), nil // ahead: before the clock was set back
 }
 
 // encodeNext encodes from the lane's position to the first limit. ok is false

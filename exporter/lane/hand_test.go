@@ -44,6 +44,7 @@ func newGround(t *testing.T) *ground {
 			t.Error(err)
 		}
 	})
+	g.store = store
 	for i := range g.logs {
 		if g.logs[i], err = store.Shard(fmt.Sprintf("edge-%d", i)); err != nil {
 			t.Fatal(err)
@@ -266,6 +267,17 @@ func (h *hand) wait(ms int64) bool {
 	}
 	h.runner.fire()
 	return true
+}
+
+// jump sets the clock, as a person or NTP does, and has the service see it.
+func (h *hand) jump(d time.Duration) {
+	h.runner.Tidy()
+	h.g.clock.Add(d.Milliseconds())
+	h.runner.Tidy()
+	if err := h.g.store.Maintain(); err != nil {
+		h.Fatal(err)
+	}
+	h.runner.fire()
 }
 
 // balance holds each lane's account to the events.

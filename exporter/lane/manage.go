@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"container/heap"
 	"context"
 	"runtime"
 	"slices"
@@ -218,6 +219,11 @@ func (r *Runner) Tidy() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.env.now()
+	if now < r.seen-clockSlack {
+		r.rewind(now)
+	}
+	r.seen = now
+	r.poke() // the clock may have been set forward: look who is due
 	for _, ls := range r.by {
 		for _, l := range ls {
 			if l.gone != 0 {
@@ -229,6 +235,25 @@ func (r *Runner) Tidy() {
 			}
 		}
 	}
+}
+
+// clockSlack is how much the clock may run back unnoticed, ms.
+const clockSlack = 2000
+
+// rewind brings all times that lie ahead back to now: the clock was set back,
+// and nobody waits until it has come again. Callers hold mu.
+func (r *Runner) rewind(now int64) {
+	for _, ls := range r.by {
+		for _, l := range ls {
+			l.oldest, l.gone, l.byHand = min(l.oldest, now), min(l.gone, now), min(l.byHand, now)
+			st := &l.status
+			st.Since, st.NextRetry, st.failingSince = min(st.Since, now), min(st.NextRetry, now), min(st.failingSince, now)
+		}
+	}
+	for _, l := range r.timers {
+		l.due = min(l.due, now)
+	}
+	heap.Init(&r.timers)
 }
 
 // Order is what a person can tell a sink's lanes to do.

@@ -130,6 +130,11 @@ func drawSettings(t *rapid.T) *tenants.Sink {
 	return s
 }
 
+const year = 365 * 24 * time.Hour
+
+// jumps are what happens to a clock.
+var jumps = []time.Duration{time.Hour, -time.Hour, 3 * time.Second, -3 * time.Second}
+
 func TestDropsAreExactlyOnceWhateverHappens(t *testing.T) {
 	g := newGround(t)
 	rapid.Check(t, func(t *rapid.T) {
@@ -142,7 +147,7 @@ func TestDropsAreExactlyOnceWhateverHappens(t *testing.T) {
 		h.vault(v, drawSettings(t))
 		expired := false
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
-			switch op := rapid.SampledFrom(append([]string{"turn", "turn", "turn", "turn", "wait", "die", "swap", "unreadable", "expire"}, vaultOps...)).Draw(t, "op"); op {
+			switch op := rapid.SampledFrom(append([]string{"turn", "turn", "turn", "turn", "wait", "die", "swap", "unreadable", "expire", "clock"}, vaultOps...)).Draw(t, "op"); op {
 			case "turn":
 				h.turn()
 			case "wait":
@@ -157,6 +162,8 @@ func TestDropsAreExactlyOnceWhateverHappens(t *testing.T) {
 				h.runner.Swap(h.key, h.sink, 0)
 			case "unreadable":
 				h.broken["read"] = 1
+			case "clock":
+				h.jump(rapid.SampledFrom(jumps).Draw(t, "jump"))
 			case "expire":
 				expired = true
 				h.expire(h.below(2, "shard"))

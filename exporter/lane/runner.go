@@ -33,6 +33,7 @@ type Runner struct {
 	started bool
 	stopped bool
 	wake    chan struct{}
+	seen    int64 // the time at the last Tidy, ms UTC
 	// ended is told when a turn or a worker ends, and when a stream falls into trouble.
 	ended  sync.Cond
 	wg     sync.WaitGroup

@@ -443,3 +443,69 @@ func TestOurOwnDiskIsNamed(t *testing.T) {
 		}
 	}
 }
+
+// A clock that is set: nobody waits until an old time has come again, the
+// pending drop keeps its key, nothing is free that was not delivered, and there
+// are as many empty drops as in a week at the most.
+func TestTheClockIsSet(t *testing.T) {
+	for _, jump := range []time.Duration{time.Hour, -time.Hour, 10 * year, -10 * year} {
+		for _, scheduled := range []bool{false, true} {
+			g := newGround(t)
+			g.clock.Add((20 * year).Milliseconds())
+			h := newHand(t, nil, g)
+			v := &vault{h: h, objs: map[string][]byte{}, calm: true}
+			set := tenants.Sink{Output: tenants.Output{Format: formats.NDJSON, Schema: "canonical", Kinds: schemas.DefaultKinds, Sample: 1},
+				Deliver: tenants.Deliver{MaxAge: 30 * time.Second, Manifest: true}}
+			if scheduled {
+				set.Deliver = tenants.Deliver{Schedule: every(time.Hour), Manifest: true, Empty: true}
+			}
+			h.append(0, 6)
+			away := &failing{DropSink: v, times: 2}
+			h.vault(v, &set)
+			h.sink.Drops = away
+			for away.times == 2 { // until the drop is recorded, and its put failed
+				if !h.turn() && !h.wait(1<<40) {
+					t.Fatal("nothing is due")
+				}
+			}
+			low := g.logs[0].Standing(g.logs[0].Tenant(h.key.Tenant)).Oldest
+			h.jump(jump)
+			if at := g.logs[0].Standing(g.logs[0].Tenant(h.key.Tenant)).Oldest; at != low {
+				t.Errorf("%v: free up to %+v, from %+v", jump, at, low)
+			}
+			began := g.clock.Load()
+			v.settle()
+			if took := g.clock.Load() - began; took > time.Minute.Milliseconds() {
+				t.Errorf("%v: delivered only after %v", jump, time.Duration(took)*time.Millisecond)
+			}
+			if len(away.keys) == 0 || v.objs[away.keys[0]] == nil {
+				t.Errorf("%v: the drop %v was not stored under its key", jump, away.keys)
+			}
+			h.append(0, 3)
+			began = g.clock.Load()
+			v.settle()
+			if took := g.clock.Load() - began; took > 2*time.Hour.Milliseconds() {
+				t.Errorf("%v: what came then was delivered after %v", jump, time.Duration(took)*time.Millisecond)
+			}
+			if n := h.runner.Views(&h.key)[0].Fact.Number; n > 7*24+4 {
+				t.Errorf("%v: %d drops", jump, n)
+			}
+			h.balance()
+		}
+	}
+}
+
+// failing is a DropSink that is away a few times, and notes the keys.
+type failing struct {
+	DropSink
+	times int
+	keys  []string
+}
+
+func (f *failing) Put(ctx context.Context, d *Drop) error {
+	if f.times--; f.times >= 0 {
+		f.keys = append(f.keys, d.Key)
+		return &Error{Verdict: Away, Class: Connect, Err: errTest}
+	}
+	return f.DropSink.Put(ctx, d)
+}

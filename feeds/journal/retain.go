@@ -30,6 +30,7 @@ func (s *Store) Maintain() error {
 			}
 		}
 	}
+	each((*Journal).holdClock)
 	if s.o.Quota != nil {
 		errs = append(errs, s.holdQuotas(js))
 	}

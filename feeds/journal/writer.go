@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"syscall"
@@ -20,7 +21,8 @@ import (
 const (
 	flushAfter    = 500 * time.Millisecond // facts put later and the idle witness
 	checkpointMin = 256 << 10
-	checkpointSeg = 4 // segments after which a checkpoint is due anyway
+	checkpointSeg = 4    // segments after which a checkpoint is due anyway
+	clockSlack    = 2000 // how much the clock may run back unnoticed, ms
 )
 
 // writer is the state that only the writer's goroutine touches.
@@ -279,17 +281,32 @@ func (j *Journal) clock() int64 {
 	if back <= 0 {
 		return now
 	}
-	if back < int64(2*time.Second/time.Millisecond) {
+	if back < clockSlack {
 		return j.tip.time
 	}
 	fix := clockFix{j.tip.seq, now}
 	j.mu.Lock()
 	j.clocks = append(j.clocks[:len(j.clocks):len(j.clocks)], fix)
+	j.tip.time = now
 	j.mu.Unlock()
 	j.facts.putLater([]Fact{{Key: fmt.Sprintf("%s%016x", keyClock, uint64(fix.seq)), Value: AppendCounts(nil, uint64(now))}})
 	j.report(Incident{What: "clock", Message: fmt.Sprintf("the clock went back by %v: what was committed under the later time counts as committed now", time.Duration(back)*time.Millisecond)})
-	j.tip.time = now
 	return now
+}
+
+// holdClock makes a commit where the clock was set back since the last one, so
+// that what lies there counts as committed now, though nothing more may come.
+func (j *Journal) holdClock() error {
+	j.mu.RLock()
+	last := j.tip.time
+	j.mu.RUnlock()
+	if last-j.s.o.Now().UnixMilli() < clockSlack {
+		return nil
+	}
+	if err := j.Put(context.Background()); err != nil && !isFull(err) {
+		return err
+	}
+	return nil
 }
 
 // isFull tells a disk without room (or the cap) from a disk that fails.
