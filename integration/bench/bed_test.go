@@ -1,11 +1,9 @@
 package bench
 
 import (
-	"bufio"
 	"context"
 	"debug/buildinfo"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -97,24 +95,6 @@ func (b *bed) file(n int) string {
 	return b.files[n]
 }
 
-// eachLine calls with every line of a file, its newline left out.
-func eachLine(t *testing.T, path string, call func(line []byte)) {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	sc := bufio.NewScanner(f)
-	sc.Buffer(make([]byte, 256<<10), 1<<20)
-	for sc.Scan() {
-		call(sc.Bytes())
-	}
-	if err := sc.Err(); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // conditions are what the figures depend on, a line each.
 func (b *bed) conditions(t *testing.T) []string {
 	t.Helper()
@@ -129,7 +109,7 @@ func (b *bed) conditions(t *testing.T) []string {
 func cpuModel(t *testing.T) string {
 	t.Helper()
 	model := runtime.GOARCH // where the kernel names none
-	eachLine(t, "/proc/cpuinfo", func(line []byte) {
+	harness.EachLine(t, "/proc/cpuinfo", func(line []byte) {
 		if key, value, ok := strings.Cut(string(line), ":"); ok && strings.TrimSpace(key) == "model name" {
 			model = strings.TrimSpace(value)
 		}

@@ -156,7 +156,7 @@ func arrays(t *testing.T, path string, most int) (full []array) {
 		full = append(full, *a)
 		delete(open, a.tenant)
 	}
-	eachLine(t, path, func(line []byte) {
+	harness.EachLine(t, path, func(line []byte) {
 		_, rest, _ := bytes.Cut(line, []byte(`"tenant_id":"`))
 		name, _, ok := bytes.Cut(rest, []byte(`"`))
 		if !ok {

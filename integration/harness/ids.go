@@ -156,3 +156,21 @@ func (ids IDs) Want(t testing.TB, where string, seed, n int, once bool) (repeats
 	}
 	return repeats
 }
+
+// EachLine calls with every line of a file, its newline left out.
+func EachLine(t testing.TB, path string, call func(line []byte)) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	sc := bufio.NewScanner(f)
+	sc.Buffer(make([]byte, 256<<10), 2<<20)
+	for sc.Scan() {
+		call(sc.Bytes())
+	}
+	if err := sc.Err(); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+}

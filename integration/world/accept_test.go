@@ -1,11 +1,9 @@
 package world
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -178,7 +176,7 @@ func eventID(b []byte) (id string, rest []byte, ok bool) {
 func arrived(t *testing.T, path string) harness.IDs {
 	t.Helper()
 	ids, torn := harness.IDs{}, 0
-	lines(t, path, func(line []byte) {
+	harness.EachLine(t, path, func(line []byte) {
 		id, _, _ := eventID(line)
 		if at := bytes.IndexByte(line, '{'); at < 0 || !json.Valid(line[at:]) {
 			torn++
@@ -195,23 +193,6 @@ func arrived(t *testing.T, path string) harness.IDs {
 	return ids
 }
 
-func lines(t *testing.T, path string, call func(line []byte)) {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	sc := bufio.NewScanner(f)
-	sc.Buffer(make([]byte, 256<<10), 2<<20)
-	for sc.Scan() {
-		call(sc.Bytes())
-	}
-	if err := sc.Err(); err != nil {
-		t.Fatalf("%s: %v", path, err)
-	}
-}
-
 // owners generates the same events once more, at another time: by id, the
 // number of the tenant, and what readers are to find of each.
 func owners(t *testing.T, n int, truth *readers.Truth) map[string]int {
@@ -221,7 +202,7 @@ func owners(t *testing.T, n int, truth *readers.Truth) map[string]int {
 		path := filepath.Join(t.TempDir(), "events.ndjson")
 		harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(count), "--tenants", fmt.Sprint(tenants), "--seed", fmt.Sprint(seed), "--to", path)
 		truth.AddFile(path)
-		lines(t, path, func(line []byte) {
+		harness.EachLine(t, path, func(line []byte) {
 			var e struct {
 				ID     string `json:"event_id"`
 				Tenant string `json:"tenant_id"`
