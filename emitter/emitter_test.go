@@ -134,7 +134,7 @@ func TestFlush(t *testing.T) {
 	f.wait("all offered", func() bool { return f.next == 500 })
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := f.c.Flush(ctx); err != nil {
+	if err := f.flush(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if s := f.c.Status(); s.Read != s.Offered || len(r.Lines()) != 500 {
@@ -146,7 +146,7 @@ func TestFlush(t *testing.T) {
 	if _, ok := f.c.Offer([]byte("x\n")); ok {
 		t.Error("a closed client took a line")
 	}
-	if err := f.c.Flush(ctx); !errors.Is(err, emitter.ErrClosed) {
+	if err := f.flush(ctx); !errors.Is(err, emitter.ErrClosed) {
 		t.Errorf("Flush after Close: %v", err)
 	}
 }
@@ -158,7 +158,7 @@ func TestFlushToAnAbsentPeerSaysWhy(t *testing.T) {
 	f.wait("a failure", func() bool { return len(f.states) > 0 })
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
-	err := f.c.Flush(ctx)
+	err := f.flush(ctx)
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("Flush: %v", err)
 	}

@@ -1,6 +1,7 @@
 package emitter_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -24,7 +25,8 @@ type feeder struct {
 	limit     int      // lines to offer for now
 	next      int      // next line to offer
 	read      uint64
-	reads     []uint64 // since the last loss
+	reads     []uint64 // ends of rotations since the last loss
+	flushes   int      // asked for, and no drain in haste counted against them yet
 	confirmed uint64
 	lost      []loss
 	states    []emitter.State
@@ -77,10 +79,10 @@ func feedRefusing(t testing.TB, o emitter.Options, n int, refused func([]byte, u
 	o.Events = emitter.Events{
 		OnRead: func(m uint64) {
 			f.event(func() {
-				f.read = m
 				if o.Confirm == emitter.Drain {
-					f.reads = append(f.reads, m)
+					f.onDrain(m)
 				}
+				f.read = m
 			})
 		},
 		OnConfirmed: func(m uint64) { f.event(func() { f.confirmed = m }) },
@@ -135,6 +137,28 @@ func (f *feeder) to(n int) {
 	f.limit = n
 	f.mu.Unlock()
 	poke(f.more)
+}
+
+// onDrain notes the end of a rotation. A drain that a flush asked for right
+// behind another confirms nothing: it and the one before are one rotation.
+func (f *feeder) onDrain(m uint64) {
+	if f.read <= f.confirmed {
+		f.reads = append(f.reads, m)
+		return
+	}
+	if f.flushes--; f.flushes < 0 {
+		f.t.Errorf("a drain up to %d did not confirm what was read before, %d, and no flush had asked for it in haste", m, f.read)
+	}
+	if n := len(f.reads); n > 0 {
+		f.reads[n-1] = m
+	}
+}
+
+func (f *feeder) flush(ctx context.Context) error {
+	f.mu.Lock()
+	f.flushes++
+	f.mu.Unlock()
+	return f.c.Flush(ctx)
 }
 
 func (f *feeder) onLost(from uint64, err error) {

@@ -52,7 +52,7 @@ func TestAnyFaultsLoseNothing(t *testing.T) {
 			"flush": func(*rapid.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 				defer cancel()
-				_ = f.c.Flush(ctx) // may fail while the receiver is away
+				_ = f.flush(ctx) // may fail while the receiver is away
 			},
 		}
 		if keeps > 0 {

@@ -280,7 +280,7 @@ func TestRELPFlush(t *testing.T) {
 	f.wait("all offered", func() bool { return f.next == 300 })
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := f.c.Flush(ctx); err != nil {
+	if err := f.flush(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if s := f.c.Status(); s.Confirmed != s.Offered || r.Acked() != 300 {

@@ -51,7 +51,7 @@ func TestWindowFlush(t *testing.T) {
 	f.wait("all offered", func() bool { return f.next == 500 })
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := f.c.Flush(ctx); err != nil {
+	if err := f.flush(ctx); err != nil {
 		t.Fatal(err)
 	}
 	r.Wait(10*time.Second, "all lines", func(lines, _ int) bool { return lines == 500 })
