@@ -49,6 +49,8 @@ func routes() []route {
 			[][2]string{{"tenant", "only this tenant's sinks"}}, Ledger{}, serveLedger},
 		{"GET", "/v1/quarantine", "Records that could not become events, newest first.",
 			[][2]string{{"limit", "how many, 100 unless given"}}, quarantineAnswer{}, serveQuarantine},
+		{"GET", profilePath, "A profile of the program, for go tool pprof: profile (CPU), trace, heap, allocs, goroutine…",
+			[][2]string{{"seconds", "how long to look, for profile and trace"}}, nil, serveProfile},
 		{"GET", "/openapi.json", "This description.", nil, map[string]any{}, serveOpenAPI},
 		{"GET", "/{$}", "The list of endpoints.", nil, nil, servePage},
 	}

@@ -161,3 +161,15 @@ func TestWorse(t *testing.T) {
 		t.Error("the order of states is wrong")
 	}
 }
+
+func TestProfiles(t *testing.T) {
+	s := newServer(t, newFake(), nil)
+	for _, name := range []string{"goroutine", "heap", "allocs", "profile?seconds=1"} {
+		if w := ask(s, "GET", "/debug/pprof/"+name); w.Code != 200 || w.Body.Len() == 0 {
+			t.Errorf("%s: %d, %d bytes", name, w.Code, w.Body.Len())
+		}
+	}
+	if got := decode[failure](t, ask(s, "GET", "/debug/pprof/cmdline"), 404); !strings.Contains(got.Error, "goroutine") {
+		t.Errorf("%+v", got)
+	}
+}

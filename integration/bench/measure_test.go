@@ -46,6 +46,24 @@ func datasync(t *testing.T, j job) cost {
 	}
 	allocs := mallocs(t, s)
 	began, cpu := time.Now(), s.CPU()
+	var c cost
+	profiled(t, s, func() {
+		deliver(t, s, j)
+		c = cost{took: time.Since(began), cpu: s.CPU() - cpu, peak: s.PeakMemory()}
+	})
+	c.allocs = mallocs(t, s) - allocs
+	l, ok := s.Ledger()
+	if !ok || !l.Balanced || l.Feeds[0].Accepted != int64(j.events) {
+		t.Errorf("the ledger does not balance over %d events: %+v", j.events, l)
+	}
+	c.written, c.ids = j.sink.count(t, s)
+	s.End(false)
+	return c
+}
+
+// deliver lets the work go and waits until all of it is delivered.
+func deliver(t *testing.T, s *harness.Service, j job) {
+	t.Helper()
 	j.source.begin(s)
 	flushed := false
 	whenIdle(t, s, func() bool {
@@ -64,15 +82,6 @@ func datasync(t *testing.T, j job) cost {
 		}
 		return flushed && queued == 0
 	})
-	c := cost{took: time.Since(began), cpu: s.CPU() - cpu, peak: s.PeakMemory()}
-	c.allocs = mallocs(t, s) - allocs
-	l, ok := s.Ledger()
-	if !ok || !l.Balanced || l.Feeds[0].Accepted != int64(j.events) {
-		t.Errorf("the ledger does not balance over %d events: %+v", j.events, l)
-	}
-	c.written, c.ids = j.sink.count(t, s)
-	s.End(false)
-	return c
 }
 
 // whenIdle waits until the service uses less than half a core and ok says yes.
