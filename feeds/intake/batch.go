@@ -109,12 +109,24 @@ func (b *batch) tenantOf(rec *feeds.Record) feeds.TenantID {
 		return b.req.Tenant
 	}
 	if string(b.key) != string(rec.Key) {
-		b.key, b.keyFor = append(b.key[:0], rec.Key...), ""
-		if len(rec.Key) <= 63 && feeds.ValidName(string(rec.Key)) && b.door.o.Known(feeds.TenantID(rec.Key)) {
-			b.keyFor = feeds.TenantID(rec.Key)
-		}
+		b.key, b.keyFor = append(b.key[:0], rec.Key...), b.named(rec.Key)
 	}
 	return b.keyFor
+}
+
+// named is the tenant that a record key names; empty where it names none.
+// Nothing is allocated for a tenant that has been routed to before.
+func (b *batch) named(key []byte) feeds.TenantID {
+	if rt := b.routes[feeds.TenantID(key)]; rt != nil {
+		if b.current(rt).known {
+			return rt.tenant
+		}
+		return ""
+	}
+	if len(key) <= 63 && feeds.ValidName(string(key)) && b.door.o.Known(feeds.TenantID(key)) {
+		return feeds.TenantID(key)
+	}
+	return ""
 }
 
 // event routes, redacts and keeps one event.
@@ -174,16 +186,21 @@ func (b *batch) route(t feeds.TenantID) *route {
 	}
 	rt := b.routes[t]
 	if rt == nil {
-		rt = &route{tenant: t}
-	}
-	if rt.gen != b.gen {
-		rt.gen, rt.known = b.gen, b.door.o.Known(t)
-		rt.rules = b.door.o.Rules(t)
-		if rt.known {
+		if rt = (&route{tenant: t}); b.current(rt).known {
 			b.routes[t] = rt
 		}
 	}
-	b.last = rt
+	b.last = b.current(rt)
+	return rt
+}
+
+// current has rt hold for this request: what was known of a tenant in the last
+// one may have changed.
+func (b *batch) current(rt *route) *route {
+	if rt.gen != b.gen {
+		rt.gen, rt.known = b.gen, b.door.o.Known(rt.tenant)
+		rt.rules = b.door.o.Rules(rt.tenant)
+	}
 	return rt
 }
 
