@@ -227,6 +227,9 @@ func FuzzScan(f *testing.F) {
 			if !json.Valid(stored) || strings.ContainsAny(string(stored), "\n\r\u2028\u2029") {
 				t.Fatalf("stored: %q", stored)
 			}
+			if at := EventTime(line, &Head{}); at != h.Time {
+				t.Fatalf("EventTime is %d, Scan says %d: %q", at, h.Time, line)
+			}
 			var e Event
 			if err := Decode(line, &e); err != nil {
 				t.Fatalf("Decode refused what Scan accepted: %v: %q", err, line)
@@ -235,6 +238,43 @@ func FuzzScan(f *testing.F) {
 			t.Fatalf("Scan: %v, but it is JSON: %q", p, line)
 		}
 	})
+}
+
+// TestEventTime: wherever the key stands, and whatever looks like it.
+func TestEventTime(t *testing.T) {
+	const at, rest = 1795309107000, `"source":"x","kind":"mitigation","time_precision":"s","action":"block","disposition":"blocked","enforced":true,"severity":3`
+	for _, line := range []string{
+		`{"event_time":1795309107000,` + rest + `}`,
+		`{` + rest + `,"event_time":1795309107000}`,
+		`{"user_agent":"\"event_time\":1,","event_time":1795309107000,` + rest + `}`,
+		`{"user_agent":",","event_time":1795309107000,` + rest + `}`,
+		`{"meta":{"event_time":1},"event_time":1795309107000,` + rest + `}`,
+		`{"matches":[],"event_time":1795309107000,` + rest + `}`,
+		`{"http_path":"{","event_time":1795309107000,` + rest + `}`,
+		`{"event\u005ftime":1795309107000,"x":{"a":1,"event_time":7},` + rest + `}`,
+		`{"event_time": 1795309107000,` + rest + `}`,
+		`{ "event_time":1795309107000 ,` + rest + `}`,
+	} {
+		if p := Scan([]byte(line), sampleNow, &Head{}); p != nil {
+			t.Fatalf("%s: %v", line, p)
+		}
+		if got := EventTime([]byte(line), &Head{}); got != at {
+			t.Errorf("%d: %s", got, line)
+		}
+	}
+	if got := EventTime([]byte(`{"event_time":12`), &Head{}); got != 0 {
+		t.Error(got)
+	}
+}
+
+func BenchmarkEventTime(b *testing.B) {
+	var h Head
+	b.ReportAllocs()
+	for b.Loop() {
+		if EventTime(typical, &h) == 0 {
+			b.Fatal()
+		}
+	}
 }
 
 // deeper says whether a text may nest deeper than MaxDepth.

@@ -49,7 +49,7 @@ func (e *env) stepStream(ctx context.Context, l *Lane, sent journal.Position, o 
 		size = min(size, n)
 	}
 	for range streamTurn {
-		if err := l.shard.Journal.Read(l.tenant, r.sent, journal.ReadOptions{MaxBytes: size}, c); err != nil {
+		if err := l.shard.Journal.Read(l.tenant, r.sent, journal.ReadOptions{MaxBytes: size, Blocks: true}, c); err != nil {
 			r.err = fmt.Errorf("read %s of shard %s: %w", l.Key, l.shard.Name, err)
 			return r
 		}

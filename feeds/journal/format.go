@@ -39,7 +39,7 @@ const (
 	codecZstd  = 1
 
 	frameSeed = 0x5eed // no run of zeros is a valid frame
-	maxBlock  = 256 << 10
+	maxBlock  = 32 << 10
 )
 
 // Every magic begins with 0xFF, a byte that JSON text cannot hold.

@@ -51,6 +51,42 @@ func readAll(t *testing.T, j *Journal, tenant string) (string, []Hole, Position)
 	}
 }
 
+// TestReadsOfBlocksTakeThemWhole: no block is read twice for a part of it.
+func TestReadsOfBlocksTakeThemWhole(t *testing.T) {
+	s := openTest(t, t.TempDir(), Options{})
+	defer s.Close()
+	j, err := s.Shard("http-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := benchBatch(j, 1, 1)
+	if _, err := j.Append(context.Background(), b); err != nil {
+		t.Fatal(err)
+	}
+	var c Chunk
+	var p Position
+	events := 0
+	for more := true; more; more = c.More {
+		if err := j.Read(0, p, ReadOptions{MaxBytes: 50_000, Blocks: true}, &c); err != nil {
+			t.Fatal(err)
+		}
+		for _, sp := range c.Spans {
+			if !sp.Whole || len(c.Data) > 50_000 {
+				t.Fatalf("%d bytes, with %+v", len(c.Data), sp)
+			}
+			events += sp.Events
+		}
+		p = c.Next
+	}
+	if events != len(b.Events) {
+		t.Errorf("%d of %d events", events, len(b.Events))
+	}
+	// A block that alone is too large comes in parts.
+	if err := j.Read(0, Position{}, ReadOptions{MaxBytes: 2000, Blocks: true}, &c); err != nil || len(c.Spans) != 1 || c.Spans[0].Events != 2 || !c.More {
+		t.Errorf("%v, %+v", err, c.Spans)
+	}
+}
+
 func TestAppendReadReopen(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, dir, Options{})

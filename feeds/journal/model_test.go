@@ -323,7 +323,8 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		},
 		"read": func(t *rapid.T) {
 			id, i := pick(t)
-			o := journal.ReadOptions{MaxBytes: rapid.SampledFrom([]int{0, 1, 200, 3000}).Draw(t, "bytes"), MaxEvents: rapid.SampledFrom([]int{0, 1, 7}).Draw(t, "events")}
+			o := journal.ReadOptions{MaxBytes: rapid.SampledFrom([]int{0, 1, 200, 3000}).Draw(t, "bytes"), MaxEvents: rapid.SampledFrom([]int{0, 1, 7}).Draw(t, "events"),
+				Blocks: rapid.Bool().Draw(t, "blocks")}
 			if rapid.Bool().Draw(t, "until") {
 				o.Until = feeds.Sequence(rapid.IntRange(1, int(m.seq)+2).Draw(t, "until"))
 			}

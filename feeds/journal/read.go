@@ -294,6 +294,10 @@ func (r *reading) part(s *segment, f File, m *blockMeta) (stop bool, err error) 
 	if n == 0 {
 		return stop, nil
 	}
+	if r.o.Blocks && skip == 0 && start > 0 && start+int(m.Bytes) > r.o.MaxBytes {
+		c.More = true
+		return true, nil
+	}
 	if err := r.load(f, m); err != nil {
 		if !errors.Is(err, errDamaged) {
 			return false, err

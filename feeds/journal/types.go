@@ -132,6 +132,10 @@ type ReadOptions struct {
 	// MaxBytes ends the chunk at the last whole event that fits, but holds at
 	// least one event (so a chunk may exceed it by one event). 0 is 1 MiB.
 	MaxBytes int
+	// Blocks ends the chunk before a block that does not fit as a whole, where
+	// it holds something: no block is read and summed twice. The chunk then
+	// depends on how the log happens to be cut.
+	Blocks bool
 	// MaxEvents ends the chunk after that many events; 0 is no limit.
 	MaxEvents int
 	// Before ends the chunk before the first commit made at or after this time

@@ -209,9 +209,8 @@ func (s *Shaper) scanTimes(lines []byte) (lo, hi int64) {
 	lo, hi = math.MaxInt64, 0
 	for len(lines) > 0 {
 		n := bytes.IndexByte(lines, '\n')
-		// Intake let the event in, so it scans; its time was judged then.
-		if schemas.Scan(lines[:n], math.MaxInt64/2, &s.head) == nil {
-			lo, hi = min(lo, s.head.Time), max(hi, s.head.Time)
+		if at := schemas.EventTime(lines[:n], &s.head); at != 0 {
+			lo, hi = min(lo, at), max(hi, at)
 		}
 		lines = lines[n+1:]
 	}
