@@ -2,26 +2,41 @@ package bench
 
 import (
 	"context"
+	"crypto/sha256"
 	"debug/buildinfo"
 	"fmt"
+	"math"
+	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sys/unix"
 
 	"datasync/integration/harness"
 	"datasync/integration/servers"
 )
 
 const (
-	tenants    = 200
-	partitions = 8
+	partitions = 16
 	seed       = 1
 )
+
+// tenants is how many there are, each with one sink: DATASYNC_TENANTS, 200
+// where it says nothing. One is the job that programs without tenants do.
+var tenants = func() int {
+	n, err := strconv.Atoi(os.Getenv("DATASYNC_TENANTS"))
+	if err != nil || n < 1 {
+		return 200
+	}
+	return n
+}()
 
 // bed is what all paths share: the broker with its topics, and the same events
 // as a file.
@@ -30,7 +45,8 @@ type bed struct {
 	broker *servers.Kafka
 	topics map[string]bool
 	files  map[int]string
-	bytes  float64 // an event's, on average
+	bytes  float64   // an event's, on average
+	sums   []float64 // what calibrate found, ms, sorted
 }
 
 func newBed(t *testing.T) *bed {
@@ -67,6 +83,29 @@ func (b *bed) topic(compression string, n int) string {
 	return name
 }
 
+// calibrate says what this machine does now, beside a row: the processor time,
+// in ms, of a SHA-256 of 1 MiB. Other work on a core's other half makes both dearer.
+func (b *bed) calibrate() float64 {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	text, best := make([]byte, 1<<20), math.MaxFloat64
+	for range 20 {
+		began := threadTime()
+		sha256.Sum256(text)
+		best = min(best, float64((threadTime()-began).Nanoseconds())/1e6)
+	}
+	b.sums = append(b.sums, best)
+	slices.Sort(b.sums)
+	return best
+}
+
+// threadTime is the processor time of this thread so far.
+func threadTime() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // never fails for this clock
+	return time.Duration(t.Nano())
+}
+
 // coordinator asks for a group's, on which a new broker first makes the topic of
 // all groups' offsets; else the first row would wait for that.
 func coordinator(t *testing.T, addr string) {
@@ -100,6 +139,7 @@ func (b *bed) conditions(t *testing.T) []string {
 	t.Helper()
 	return []string{
 		fmt.Sprintf("%s, %d cores of %s, %s", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpuModel(t), builtWith(t, harness.Binary(t)).GoVersion),
+		fmt.Sprintf("a SHA-256 of 1 MiB took %.2f ms of processor time at best, %.2f ms in the middle", b.sums[0], b.sums[len(b.sums)/2]),
 		fmt.Sprintf("events of %.0f B on average, of %d tenants (Zipf), %d partitions", b.bytes, tenants, partitions),
 		fmt.Sprintf("Kafka %s, versitygw %s", kafkaVersion(t),
 			builtWith(t, servers.Installed(t, ".testbed/bin/versitygw", "stores")).Main.Version),

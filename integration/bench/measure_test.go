@@ -25,6 +25,7 @@ type cost struct {
 	cpu     time.Duration // of the system's own process
 	allocs  float64       // of the system's own process
 	peak    int64         // bytes, its start included
+	sum     float64       // a SHA-256 of 1 MiB about then, ms
 	written int           // of the sink's unit
 	ids     harness.IDs
 }
