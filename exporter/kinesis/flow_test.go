@@ -155,7 +155,8 @@ func TestThrottledShards(t *testing.T) {
 				r.end()
 				took := time.Since(began)
 				t.Logf("%d events in %v, %d calls, %d records too early", c.n, took.Round(time.Second), f.Calls, f.Throttled)
-				if len(f.have) != c.n || f.Throttled == 0 || took > c.within {
+				// With half of all failing anyway, luck may keep the rest below the limit.
+				if len(f.have) != c.n || f.Throttled == 0 && c.failing == 0 || took > c.within {
 					t.Errorf("%d events are there; %d were too early; it took %v, and %v is allowed", len(f.have), f.Throttled, took, c.within)
 				}
 				if o.Ordered {
