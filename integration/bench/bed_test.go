@@ -74,7 +74,7 @@ func (b *bed) topic(compression string, n int) string {
 		b.broker = servers.NewKafka(b.t)
 		coordinator(b.t, b.broker.Addr)
 	}
-	name := fmt.Sprintf("events-%s-%d", compression, n)
+	name := fmt.Sprintf("events-%s-%d-%d", compression, n, tenants)
 	if !b.topics[name] {
 		b.broker.Topic(name, partitions)
 		b.generate(n, "kafka://"+b.broker.Addr+"/"+name+"?compression="+compression)

@@ -41,16 +41,22 @@ func TestBench(t *testing.T) {
 	var rows []row
 	for _, p := range paths {
 		t.Run(p.name, func(t *testing.T) {
-			n := harness.Events(t)
-			j := job{events: n, source: p.from(t, b, n), sink: p.to(t, b)}
-			before := b.calibrate()
-			c := p.run(t, j)
-			c.sum = (before + b.calibrate()) / 2
-			missing := n - len(c.ids) // that none is foreign is looked at here
-			repeats := c.ids.Want(t, p.name, seed, n, j.sink.once)
-			c.ids = nil // a million a row is too much to keep
-			rows = append(rows, row{p.name, j, c, missing, repeats})
+			rows = append(rows, b.measure(t, p))
 		})
 	}
 	write(os.Stdout, b.conditions(t), rows)
+}
+
+// measure runs one path.
+func (b *bed) measure(t *testing.T, p path) row {
+	t.Helper()
+	n := harness.Events(t)
+	j := job{events: n, source: p.from(t, b, n), sink: p.to(t, b)}
+	before := b.calibrate()
+	c := p.run(t, j)
+	c.sum = (before + b.calibrate()) / 2
+	missing := n - len(c.ids) // that none is foreign is looked at here
+	repeats := c.ids.Want(t, p.name, seed, n, j.sink.once)
+	c.ids = nil // a million a row is too much to keep
+	return row{p.name, j, c, missing, repeats}
 }

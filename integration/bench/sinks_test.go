@@ -21,6 +21,7 @@ type sink struct {
 	yaml string // of every tenant's sinks, {dir} and {tenant} as in harness.Service
 	unit string // of what is written there
 	once bool   // nothing may be there twice
+	door door   // where lines go over TLS, for programs that are not ours
 	// count gives how much was written and the ids of its events.
 	count func(*testing.T, *harness.Service) (written int, ids harness.IDs)
 }
@@ -136,6 +137,7 @@ func lines(t *testing.T, _ *bed) sink {
 	harness.Start(t, "datasync receive", "receive", "--listen", addr, "--cert", certs.Cert, "--key", certs.Key, "--out", out)
 	return sink{
 		yaml: fmt.Sprintf("  - name: s\n    emitter: {address: %q, tls: {ca: %q}, rotate_every: 1s}\n", addr, certs.CA),
+		door: door{addr, certs.CA, out},
 		unit: "lines",
 		count: func(t *testing.T, _ *harness.Service) (int, harness.IDs) {
 			ids, n := harness.IDs{}, 0
@@ -146,4 +148,18 @@ func lines(t *testing.T, _ *bed) sink {
 			return n, ids
 		},
 	}
+}
+
+// door is an address that takes lines over TLS, who vouches for it, and the
+// file that they end in.
+type door struct{ addr, ca, out string }
+
+func (d door) port() string { return d.addr[strings.LastIndexByte(d.addr, ':')+1:] }
+
+// lines is how many have arrived.
+func (d door) lines(t *testing.T) int {
+	t.Helper()
+	n := 0
+	harness.EachLine(t, d.out, func([]byte) { n++ })
+	return n
 }

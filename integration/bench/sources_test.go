@@ -19,6 +19,9 @@ import (
 // not measured with it.
 type source struct {
 	feed string // the feed's YAML, {dir} and {feed} as in harness.Service
+	// topic and broker are for programs that are not ours: the broker takes
+	// nothing until begin.
+	topic, broker string
 	// begin lets the work go, to the service; it returns once nothing more is to be done here.
 	begin func(*harness.Service)
 }
@@ -32,6 +35,7 @@ func topic(t *testing.T, b *bed, name string) source {
 	g := newGate(t, b.broker.Addr)
 	return source{
 		feed:  fmt.Sprintf("  - name: bench\n    kafka: {brokers: [%q], topic: %s, group: %q}\n    format: canonical\n", g.addr, name, t.Name()),
+		topic: name, broker: g.addr,
 		begin: func(*harness.Service) { close(g.open) },
 	}
 }

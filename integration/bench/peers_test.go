@@ -1,0 +1,117 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"datasync/integration/harness"
+	"datasync/integration/servers"
+)
+
+// duel is a path of ours beside other programs' that do the same job, as far as
+// they can: one destination for everything, so one tenant.
+type duel struct {
+	path
+	peers []peer
+}
+
+// peer is another program on the same job. Its configuration is in
+// integration/testbed/peers, as its own documentation recommends it for speed.
+type peer struct {
+	name string
+	run  func(*testing.T, job) cost
+}
+
+var duels = []duel{
+	{path{name: "Kafka → TLS, JSON lines", run: datasync, from: kafka, to: lines}, []peer{{"rsyslog", rsyslog}}},
+	{path{name: "Kafka, zstd batches → TLS, JSON lines", run: datasync, from: kafkaZstd, to: lines}, []peer{{"rsyslog", rsyslog}}},
+}
+
+// rounds is how often ours and the peers run in turn (A B A B …), so that
+// neither has the machine's better minutes to itself.
+const rounds = 2
+
+// TestPeers measures us and the peers on the same job, one alone at a time.
+func TestPeers(t *testing.T) {
+	was := tenants
+	tenants = 1
+	t.Cleanup(func() { tenants = was })
+	b := newBed(t)
+	var rows []row
+	for _, d := range duels {
+		for n := range rounds {
+			for _, p := range append([]peer{{"datasync", d.run}}, d.peers...) {
+				t.Run(fmt.Sprintf("%s/%s/%d", d.name, p.name, n+1), func(t *testing.T) {
+					one := d.path
+					one.name, one.run = p.name+": "+d.name, p.run
+					rows = append(rows, b.measure(t, one))
+				})
+			}
+		}
+	}
+	write(os.Stdout, b.conditions(t), rows)
+}
+
+// rsyslog runs rsyslog's imkafka and omfwd on a job that ends in lines over TLS.
+func rsyslog(t *testing.T, j job) cost {
+	t.Helper()
+	if _, err := os.Stat("/usr/lib/x86_64-linux-gnu/rsyslog/imkafka.so"); err != nil {
+		t.Fatalf("rsyslog's Kafka input is missing (task peers installs it): %v", err)
+	}
+	dir := t.TempDir()
+	text, err := os.ReadFile("../testbed/peers/rsyslog.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := j.sink.door
+	conf := filepath.Join(dir, "rsyslog.conf")
+	filled := strings.NewReplacer("{dir}", dir, "{ca}", to.ca, "{port}", to.port(), "{topic}", j.source.topic,
+		"{broker}", j.source.broker, "{group}", strings.ReplaceAll(t.Name(), "/", "-")).Replace(string(text))
+	if err := os.WriteFile(conf, []byte(filled), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := harness.Launch(t, "rsyslog", exec.Command(servers.Installed(t, "/usr/sbin/rsyslogd", "receivers"), "-n", "-f", conf, "-i", filepath.Join(dir, "pid")))
+	return foreign(t, p, j, func() bool { return to.lines(t) >= j.events })
+}
+
+// foreign measures a program that is not ours: from the first event let go to
+// the last one arrived. It is asked for nothing while it works.
+func foreign(t *testing.T, p *harness.Process, j job, done func() bool) cost {
+	t.Helper()
+	idle(t, p, 2*time.Second, func() bool { return true }) // it has started
+	began, cpu := time.Now(), p.CPU()
+	j.source.begin(nil)
+	idle(t, p, time.Second, done)
+	c := cost{took: time.Since(began), cpu: p.CPU() - cpu, peak: p.PeakMemory()}
+	c.written, c.ids = j.sink.count(t, nil)
+	p.Kill()
+	return c
+}
+
+// idle waits until a program has used less than a tenth of a core for so long,
+// and ok says yes.
+func idle(t *testing.T, p *harness.Process, quiet time.Duration, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(quiet)
+	defer tick.Stop()
+	was := p.CPU()
+	for began := time.Now(); ; {
+		<-tick.C
+		now := p.CPU()
+		if now-was <= quiet/10 && ok() {
+			return
+		}
+		was = now
+		switch {
+		case !p.Running():
+			t.Fatalf("%s ended:\n%s", p.Name, p.Output())
+		case time.Since(began) > patience:
+			t.Fatalf("%s is not done within %v:\n%s", p.Name, patience, p.Output())
+		}
+	}
+}
