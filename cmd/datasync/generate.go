@@ -14,7 +14,7 @@ type generateCmd struct {
 	Tenants  int     `default:"10" placeholder:"N" help:"Among how many tenants, t0001 onwards."`
 	Seed     uint64  `default:"1" placeholder:"N" help:"The same seed makes the same events; ids are gen-<seed>-<n>."`
 	Requests float64 `placeholder:"SHARE" help:"Share of events of kind request, 0 to 1."`
-	To       string  `required:"" placeholder:"TARGET" help:"kafka://BROKER/TOPIC (?compression=zstd and the like), http://HOST:PORT of an HTTP feed, a FILE (made anew), or - for standard output."`
+	To       string  `required:"" placeholder:"TARGET" help:"kafka://BROKER/TOPIC (?compression=zstd&key=none and the like), http://HOST:PORT of an HTTP feed, a FILE (made anew), or - for standard output."`
 	Key      string  `placeholder:"K" help:"API key for an HTTP feed; {tenant} in it becomes the tenant."`
 }
 

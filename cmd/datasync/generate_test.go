@@ -24,6 +24,7 @@ func TestGenerateToStandardOutput(t *testing.T) {
 func TestGenerateRefusesBadUsage(t *testing.T) {
 	for want, g := range map[string]generateCmd{
 		"kafka://BROKER:PORT/TOPIC": {To: "kafka://127.0.0.1:9092", Tenants: 1},
+		"key":                       {To: "kafka://127.0.0.1:9092/x?key=ip", Tenants: 1},
 		"compression":               {To: "kafka://127.0.0.1:9092/x?compression=br", Tenants: 1},
 		"--rate":                    {To: "-", Tenants: 1, Rate: -1},
 		"--tenants":                 {To: "-"},

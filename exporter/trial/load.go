@@ -194,6 +194,13 @@ func kafkaTarget(to string) (kafkafeed.WriterOptions, error) {
 		return kafkafeed.WriterOptions{}, fmt.Errorf("is no URL: %w", err)
 	}
 	o := kafkafeed.WriterOptions{Brokers: strings.Split(u.Host, ","), Topic: strings.Trim(u.Path, "/"), Compression: u.Query().Get("compression")}
+	switch key := u.Query().Get("key"); key {
+	case "", "tenant":
+	case "none":
+		o.Spread = true
+	default:
+		return o, fmt.Errorf("key=%s: use tenant (one partition has all of a tenant's events) or none (they are spread over all)", key)
+	}
 	for _, b := range o.Brokers {
 		if host, port, err := net.SplitHostPort(b); err != nil || host == "" || port == "" || o.Topic == "" || strings.Contains(o.Topic, "/") {
 			return o, errors.New("use kafka://BROKER:PORT/TOPIC")
@@ -202,10 +209,11 @@ func kafkaTarget(to string) (kafkafeed.WriterOptions, error) {
 	return o, nil
 }
 
-// producer writes events to a Kafka topic, the tenant as the key.
+// producer writes events to a Kafka topic, the tenant as the key unless they are spread.
 type producer struct {
 	ctx     context.Context
 	w       *kafkafeed.Writer
+	spread  bool // no record has a key
 	records []feeds.Record
 	arena   []byte
 	s       LoadSummary
@@ -223,13 +231,17 @@ func newProducer(ctx context.Context, o LoadOptions) (*producer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &producer{ctx: ctx, w: w}, nil
+	return &producer{ctx: ctx, w: w, spread: target.Spread}, nil
 }
 
 func (p *producer) add(line []byte, tenant string) error {
 	start := len(p.arena)
 	p.arena = append(p.arena, line[:len(line)-1]...) // a record is a line without its end
-	p.records = append(p.records, feeds.Record{Key: []byte(tenant), Value: p.arena[start:len(p.arena):len(p.arena)]})
+	r := feeds.Record{Value: p.arena[start:len(p.arena):len(p.arena)]}
+	if !p.spread {
+		r.Key = []byte(tenant)
+	}
+	p.records = append(p.records, r)
 	if len(p.arena) < produceBytes {
 		return nil
 	}

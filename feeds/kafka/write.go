@@ -16,6 +16,8 @@ type WriterOptions struct {
 	Topic   string
 	// Compression is none, gzip, snappy, lz4 or zstd; "" is none.
 	Compression string
+	// Spread puts records without a key into all partitions in turn.
+	Spread bool
 }
 
 // Writer writes records to a topic: records of one key to one partition, all
@@ -33,6 +35,9 @@ func NewWriter(o WriterOptions) (*Writer, error) {
 		BatchSize: 1 << 14, BatchBytes: 900 << 10, BatchTimeout: 5 * time.Millisecond, AllowAutoTopicCreation: true,
 		MaxAttempts: 20, WriteBackoffMin: 100 * time.Millisecond, WriteBackoffMax: time.Second,
 		Transport: &kafka.Transport{ClientID: clientID, DialTimeout: dialTimeout, MetadataTTL: time.Second},
+	}
+	if o.Spread {
+		w.Balancer = &kafka.RoundRobin{ChunkSize: 500}
 	}
 	if o.Compression != "" {
 		if err := w.Compression.UnmarshalText([]byte(o.Compression)); err != nil {

@@ -23,42 +23,45 @@ import (
 	"datasync/integration/servers"
 )
 
-const (
-	partitions = 16
-	seed       = 1
-)
+const seed = 1
 
-// tenants is how many there are, each with one sink: DATASYNC_TENANTS, 200
-// where it says nothing. One is the job that programs without tenants do.
-var tenants = func() int {
+// scale is how many there are of what a path may grow by.
+type scale struct {
+	tenants    int // each with one sink; one is the job that programs without tenants do
+	partitions int
+}
+
+// usual has as many tenants as DATASYNC_TENANTS says, 200 where it says nothing.
+func usual() scale {
 	n, err := strconv.Atoi(os.Getenv("DATASYNC_TENANTS"))
 	if err != nil || n < 1 {
-		return 200
+		n = 200
 	}
-	return n
-}()
+	return scale{tenants: n, partitions: 16}
+}
 
 // bed is what all paths share: the broker with its topics, and the same events
 // as a file.
 type bed struct {
+	scale
 	t      *testing.T // of all paths, so that these outlive a row
 	broker *servers.Kafka
 	topics map[string]bool
-	files  map[int]string
+	files  map[string]string
 	bytes  float64   // an event's, on average
 	sums   []float64 // what calibrate found, ms, sorted
 }
 
-func newBed(t *testing.T) *bed {
+func newBed(t *testing.T, s scale) *bed {
 	t.Helper()
 	servers.Credentials(t)
-	return &bed{t: t, topics: map[string]bool{}, files: map[int]string{}}
+	return &bed{scale: s, t: t, topics: map[string]bool{}, files: map[string]string{}}
 }
 
 // generate makes the first n events of the one seed, for all paths the same.
 func (b *bed) generate(n int, to string) {
 	b.t.Helper()
-	said := harness.Run(b.t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", fmt.Sprint(tenants), "--seed", fmt.Sprint(seed), "--to", to)
+	said := harness.Run(b.t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", fmt.Sprint(b.tenants), "--seed", fmt.Sprint(seed), "--to", to)
 	var made int
 	var mb float64
 	if _, err := fmt.Sscanf(said, "%d events (%f MB)", &made, &mb); err != nil || made != n {
@@ -74,10 +77,14 @@ func (b *bed) topic(compression string, n int) string {
 		b.broker = servers.NewKafka(b.t)
 		coordinator(b.t, b.broker.Addr)
 	}
-	name := fmt.Sprintf("events-%s-%d-%d", compression, n, tenants)
+	name := fmt.Sprintf("events-%s-%d-%d-%d", compression, n, b.tenants, b.partitions)
 	if !b.topics[name] {
-		b.broker.Topic(name, partitions)
-		b.generate(n, "kafka://"+b.broker.Addr+"/"+name+"?compression="+compression)
+		b.broker.Topic(name, b.partitions)
+		to := "kafka://" + b.broker.Addr + "/" + name + "?compression=" + compression
+		if b.tenants == 1 {
+			to += "&key=none" // else one partition would have all of them
+		}
+		b.generate(n, to)
 		b.topics[name] = true
 	}
 	return name
@@ -126,12 +133,13 @@ func coordinator(t *testing.T, addr string) {
 // file holds n events, one a line.
 func (b *bed) file(n int) string {
 	b.t.Helper()
-	if b.files[n] == "" {
-		path := filepath.Join(b.t.TempDir(), fmt.Sprintf("%d.ndjson", n))
+	key := fmt.Sprintf("%d of %d", n, b.tenants)
+	if b.files[key] == "" {
+		path := filepath.Join(b.t.TempDir(), fmt.Sprintf("%d-%d.ndjson", n, b.tenants))
 		b.generate(n, path)
-		b.files[n] = path
+		b.files[key] = path
 	}
-	return b.files[n]
+	return b.files[key]
 }
 
 // conditions are what the figures depend on, a line each.
@@ -140,7 +148,7 @@ func (b *bed) conditions(t *testing.T) []string {
 	return []string{
 		fmt.Sprintf("%s, %d cores of %s, %s", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpuModel(t), builtWith(t, harness.Binary(t)).GoVersion),
 		fmt.Sprintf("a SHA-256 of 1 MiB took %.2f ms of processor time at best, %.2f ms in the middle", b.sums[0], b.sums[len(b.sums)/2]),
-		fmt.Sprintf("events of %.0f B on average, of %d tenants (Zipf), %d partitions", b.bytes, tenants, partitions),
+		fmt.Sprintf("events of %.0f B on average, of %d tenants (Zipf), %d partitions where nothing else is said", b.bytes, b.tenants, b.partitions),
 		fmt.Sprintf("Kafka %s, versitygw %s", kafkaVersion(t),
 			builtWith(t, servers.Installed(t, ".testbed/bin/versitygw", "stores")).Main.Version),
 	}

@@ -23,10 +23,12 @@ var paths = []path{
 	{name: "Kafka, zstd batches → journal", run: datasync, from: kafkaZstd, to: journal},
 	{name: "files → journal", run: datasync, from: files, to: journal},
 	{name: "HTTP, arrays of 500 → journal", run: datasync, from: posts, to: journal},
+	{name: "HTTP, one event a request → journal", run: datasync, from: singles, to: journal},
 	{name: "Kafka → folder, NDJSON gzip", run: datasync, from: kafka, to: folder("ndjson", "gzip")},
 	{name: "Kafka → folder, NDJSON zstd", run: datasync, from: kafka, to: folder("ndjson", "zstd")},
 	{name: "Kafka → folder, Parquet zstd", run: datasync, from: kafka, to: folder("parquet", "zstd")},
 	{name: "Kafka → S3, NDJSON gzip", run: datasync, from: kafka, to: bucket("ndjson", "gzip")},
+	{name: "Kafka → S3, NDJSON zstd", run: datasync, from: kafka, to: bucket("ndjson", "zstd")},
 	{name: "Kafka → S3, Parquet zstd", run: datasync, from: kafka, to: bucket("parquet", "zstd")},
 	{name: "Kafka → Kinesis", run: datasync, from: kafka, to: stream(false)},
 	{name: "Kafka → Kinesis, aggregated", run: datasync, from: kafka, to: stream(true)},
@@ -37,7 +39,7 @@ var paths = []path{
 // end of one, or is twice where the promise is once. It measures and does not
 // judge: how fast a path is depends on the machine.
 func TestBench(t *testing.T) {
-	b := newBed(t)
+	b := newBed(t, usual())
 	var rows []row
 	for _, p := range paths {
 		t.Run(p.name, func(t *testing.T) {
@@ -51,7 +53,7 @@ func TestBench(t *testing.T) {
 func (b *bed) measure(t *testing.T, p path) row {
 	t.Helper()
 	n := harness.Events(t)
-	j := job{events: n, source: p.from(t, b, n), sink: p.to(t, b)}
+	j := job{scale: b.scale, events: n, source: p.from(t, b, n), sink: p.to(t, b)}
 	before := b.calibrate()
 	c := p.run(t, j)
 	c.sum = (before + b.calibrate()) / 2

@@ -14,6 +14,7 @@ import (
 
 // job is what a system has to do.
 type job struct {
+	scale
 	events int
 	source source
 	sink   sink
@@ -39,10 +40,12 @@ func datasync(t *testing.T, j job) cost {
 	s := harness.NewService(t, "")
 	s.Write("datasync.yaml", fmt.Sprintf("data_dir: %s/data\nfeeds:\n%s\ntenants: %s/tenants\nadmin: {listen: %q}\n", s.Dir,
 		strings.NewReplacer("{dir}", s.Dir, "{feed}", s.Feed).Replace(j.source.feed), s.Dir, s.Admin))
-	s.Tenants(tenants, j.sink.yaml)
+	s.Tenants(j.tenants, j.sink.yaml)
 	s.Up(time.Minute)
 	whenIdle(t, s, func() bool { return true }) // it has started, and does nothing
-	if l, ok := s.Ledger(); !ok || l.Feeds[0].Read > 0 {
+	if j.source.before != nil {
+		j.source.before(t, s)
+	} else if l, ok := s.Ledger(); !ok || l.Feeds[0].Read > 0 {
 		t.Fatalf("the work was not held back: %+v", l.Feeds)
 	}
 	allocs := mallocs(t, s)
@@ -118,17 +121,8 @@ func whenIdle(t *testing.T, s *harness.Service, ok func() bool) {
 func flush(t *testing.T, s *harness.Service, l harness.Ledger) {
 	t.Helper()
 	for _, k := range l.Sinks {
-		if k.Queued == 0 {
-			continue
-		}
-		resp, err := http.Post(fmt.Sprintf("http://%s/v1/lanes/%s/%s/flush", s.Admin, k.Tenant, k.Sink), "application/json", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _ = io.Copy(io.Discard, resp.Body) // so that the connection is used again
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent {
-			t.Fatalf("flush %s/%s: %s", k.Tenant, k.Sink, resp.Status)
+		if k.Queued > 0 {
+			act(t, s, k.Tenant+"/"+k.Sink, "flush")
 		}
 	}
 }

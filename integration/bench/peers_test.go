@@ -36,12 +36,9 @@ var duels = []duel{
 // neither has the machine's better minutes to itself.
 const rounds = 2
 
-// TestPeers measures us and the peers on the same job, one alone at a time.
-func TestPeers(t *testing.T) {
-	was := tenants
-	tenants = 1
-	t.Cleanup(func() { tenants = was })
-	b := newBed(t)
+// TestBenchPeers measures us and the peers on the same job, one alone at a time.
+func TestBenchPeers(t *testing.T) {
+	b := newBed(t, scale{tenants: 1, partitions: 16})
 	var rows []row
 	for _, d := range duels {
 		for n := range rounds {

@@ -30,13 +30,13 @@ type sink struct {
 const limits = "    deliver: {max_bytes: 8MiB, max_age: 1h}\n"
 
 // journal is no sink at all. What is in the log is read by one that comes later.
-func journal(*testing.T, *bed) sink {
+func journal(_ *testing.T, b *bed) sink {
 	return sink{yaml: "  []\n", unit: "–", once: true, count: func(t *testing.T, s *harness.Service) (int, harness.IDs) {
 		was, ok := s.Ledger()
 		if !ok {
 			t.Fatal("no ledger")
 		}
-		s.Tenants(tenants, "  - name: later\n    dir: {path: \"{dir}/drops\"}\n    compression: none\n    start: oldest\n    deliver: {max_age: 1s}\n")
+		s.Tenants(b.tenants, "  - name: later\n    dir: {path: \"{dir}/drops\"}\n    compression: none\n    start: oldest\n    deliver: {max_age: 1s}\n")
 		harness.Until(t, 5*time.Minute, "delivery of what is in the journal", func() bool {
 			l, ok := s.Ledger()
 			var delivered int64

@@ -19,6 +19,8 @@ import (
 // not measured with it.
 type source struct {
 	feed string // the feed's YAML, {dir} and {feed} as in harness.Service
+	// before is done once the service runs, and not measured.
+	before func(*testing.T, *harness.Service)
 	// topic and broker are for programs that are not ours: the broker takes
 	// nothing until begin.
 	topic, broker string
@@ -118,7 +120,7 @@ const posters = 8
 // sent by whoever is free and answered for before the next.
 func posts(t *testing.T, b *bed, n int) source {
 	t.Helper()
-	bodies := arrays(t, b.file(n), 500)
+	bodies := arrays(t, b.file(n), 500, b.tenants)
 	return source{
 		feed: "  - name: bench\n    http: {listen: \"{feed}\"}\n    format: auto\n",
 		begin: func(s *harness.Service) {
@@ -152,7 +154,7 @@ type array struct {
 }
 
 // arrays packs a file's events, a tenant's together, in the order in which they fill up.
-func arrays(t *testing.T, path string, most int) (full []array) {
+func arrays(t *testing.T, path string, most, tenants int) (full []array) {
 	t.Helper()
 	open := map[string]*array{}
 	finish := func(a *array) {
