@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -63,6 +64,11 @@ func members(t *testing.T, k *servers.Kafka, n sizes) {
 		s.Delivered(1, time.Minute)
 		g.look(t, s)
 		s.End(false)
+	}
+	for _, s := range []*harness.Service{first, second} {
+		if strings.Contains(s.Output(), "%!") || strings.Contains(s.Output(), "check brokers, the route and the network") {
+			t.Errorf("an error that is not understood:\n%s", s.Output())
+		}
 	}
 	mine, theirs := w.account(t, first, &one), w.account(t, second, &two)
 	lost, both := 0, 0
