@@ -77,7 +77,7 @@ func TestFaultEgress(t *testing.T) {
 		return all
 	})
 	harness.Pause(time.Second) // for whoever would follow a redirect
-	s.End(true) // a stop would wait for sinks that hang
+	s.End(true)                // a stop would wait for sinks that hang
 	if n := elsewhere.taken.Load(); n != 0 {
 		t.Errorf("%d connections to where a redirect led", n)
 	}

@@ -27,7 +27,7 @@ type sizes struct {
 // What Apache Kafka itself does to us, at once and through one broker: it
 // deletes what we have not read, bits flip on the way from it, partitions go to
 // others and come back.
-func TestFaultRealKafka(t *testing.T) { realKafka(t, sizes{flips: 3, freeze: 2, cycles: 4, rate: 300}) }
+func TestFaultRealKafka(t *testing.T) { realKafka(t, sizes{flips: 2, freeze: 2, cycles: 4, rate: 300}) }
 
 func realKafka(t *testing.T, n sizes) {
 	w := newWire(t, uint64(time.Now().UnixNano()))
