@@ -97,9 +97,11 @@ func retention(t *testing.T, k *servers.Kafka) {
 // deletedUnderUs deletes records that a service has not read yet, while it
 // stands still and its membership goes on.
 func deletedUnderUs(t *testing.T, k *servers.Kafka, times int) {
-	const topic, each = "frozen", 2000
+	// More than the two answers of 1 MiB hold that the broker may have given
+	// before it deletes.
+	const topic, each = "frozen", 5000
 	k.Topic(topic, 2)
-	p, w, in := client(t, k.Addr), newWritten(topic), lines(t, 2, each*(times+1), 5)
+	p, w, in := client(t, k.Addr, kgo.ProducerBatchCompression(kgo.NoCompression())), newWritten(topic), lines(t, 2, each*(times+1), 5)
 	adm := kadm.NewClient(p)
 	s := service(t, feed(topic, k.Addr, topic, ""))
 	s.Tenants(5, drops)
