@@ -3,9 +3,9 @@ package servers
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os/exec"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -47,17 +47,14 @@ func NewKafkaBehind(t testing.TB, proxy string) *Kafka {
 	return k
 }
 
-// threePorts finds three free ports that follow each other.
-func threePorts(t testing.TB) [3]string {
+// threePorts finds three free ports that follow each other, below those that
+// the system gives to outgoing connections: nobody else takes them while the
+// broker starts, or between two of its lives.
+func threePorts(t testing.TB) (addrs [3]string) {
 	t.Helper()
 	for range 100 {
-		addrs := [3]string{harness.FreePort(t)}
-		first, err := strconv.Atoi(port(t, addrs[0]))
-		if err != nil {
-			t.Fatal(err)
-		}
-		free := 1
-		for n := 1; n < len(addrs); n++ {
+		first, free := 20_000+rand.IntN(12_000), 0
+		for n := range addrs {
 			addrs[n] = fmt.Sprintf("127.0.0.1:%d", first+n)
 			if l, err := net.Listen("tcp", addrs[n]); err == nil {
 				_ = l.Close() // only looked
@@ -69,7 +66,7 @@ func threePorts(t testing.TB) [3]string {
 		}
 	}
 	t.Fatal("no three free ports in a row")
-	return [3]string{}
+	return addrs
 }
 
 // Up starts the broker, and waits until it serves: a broker that the
