@@ -19,6 +19,7 @@ import (
 	"datasync/feeds"
 	"datasync/feeds/intake"
 	"datasync/feeds/journal"
+	kafkafeed "datasync/feeds/kafka"
 )
 
 // adminListener is the admin API's name among the listeners.
@@ -279,7 +280,25 @@ func feedRow(feed string, logs []*journal.Journal) admin.FeedRow {
 		t.Duplicate += int64(c.Duplicate)
 		t.Suppressed += int64(c.Suppressed)
 	}
+	row.Gaps, row.Missed = gaps(logs)
 	return row
+}
+
+// gaps are what a feed's shards say was never read, the newest first, and how
+// many records that is.
+func gaps(logs []*journal.Journal) (out []admin.Gap, missed int64) {
+	for _, log := range logs {
+		for _, raw := range log.Facts(kafkafeed.GapPrefix) {
+			g, err := kafkafeed.ParseGap(raw)
+			if err != nil {
+				continue // of a version to come
+			}
+			missed += g.To - g.From
+			out = append(out, admin.Gap{Topic: g.Topic, Partition: g.Partition, From: g.From, To: g.To, Why: g.Why, Found: g.Found})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b admin.Gap) int { return b.Found.Compare(a.Found) })
+	return out[:min(len(out), admin.MaxGaps)], missed
 }
 
 // Act is admin.Control's.

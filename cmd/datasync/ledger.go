@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/url"
 	"strings"
+	"time"
 
 	"datasync/exporter/admin"
 )
@@ -51,6 +52,7 @@ func writeLedger(w io.Writer, l admin.Ledger) error {
 		rows = append(rows, row(f.Feed, f.Balanced, f.Read, f.Made, f.Accepted, f.Quarantined, f.Unrouted, f.Duplicate, f.Suppressed))
 	}
 	table(&b, "FEED\tREAD\t+ MADE\t= ACCEPTED\t+ QUARANTINED\t+ UNROUTED\t+ DUPLICATE\t+ SUPPRESSED\t", rows)
+	writeGaps(&b, l.Feeds)
 	rows = nil
 	for _, s := range l.Sinks {
 		rows = append(rows, row(s.Tenant+"/"+s.Sink, s.Balanced, s.Received, s.Delivered, s.Filtered, s.SampledOut, s.Refused, s.Expired, s.Damaged, s.Queued, s.Repeats, s.Replayed))
@@ -63,6 +65,24 @@ func writeLedger(w io.Writer, l admin.Ledger) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// writeGaps names what feeds never read.
+func writeGaps(b *strings.Builder, feeds []admin.FeedRow) {
+	for _, f := range feeds {
+		if f.Missed == 0 {
+			continue
+		}
+		fmt.Fprintf(b, "%s never read %s records of its topic:\n", f.Feed, thousands(f.Missed))
+		for _, g := range f.Gaps {
+			why := "they were deleted before they could be read"
+			if g.Why == "consumed" {
+				why = "another consumer of the group took them"
+			}
+			fmt.Fprintf(b, "  %s  %s partition %d, offsets %d to %d: %s\n", g.Found.UTC().Format(time.DateTime), g.Topic, g.Partition, g.From, g.To-1, why)
+		}
+		b.WriteString("\n")
+	}
 }
 
 func row(name string, balanced bool, counts ...int64) string {

@@ -167,6 +167,25 @@ type FeedRow struct {
 	Feed string `json:"feed"`
 	FeedTotals
 	Balanced bool `json:"balanced"`
+	// Missed counts the records of a Kafka topic that the feed never reads: they
+	// were deleted first, or another consumer of its group took them. They are
+	// no part of the balance, since how many events they held nobody knows.
+	Missed int64 `json:"missed,omitempty"`
+	// Gaps name them, the newest first, MaxGaps at most.
+	Gaps []Gap `json:"gaps,omitempty"`
+}
+
+// MaxGaps is how many gaps of a feed are named in the ledger; all are counted.
+const MaxGaps = 100
+
+// Gap is a range of a partition's offsets that was never read: [From, To).
+type Gap struct {
+	Topic     string    `json:"topic"`
+	Partition int       `json:"partition"`
+	From      int64     `json:"from"`
+	To        int64     `json:"to"`
+	Why       string    `json:"why"` // deleted consumed
+	Found     time.Time `json:"found"`
 }
 
 // FeedTotals are a feed's counts: Read and Made (alerts) come in, the others

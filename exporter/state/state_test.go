@@ -372,3 +372,64 @@ func TestKeysThatAreNoneAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// FuzzFacts: whatever stands in the facts of a lane, it is an error or a state
+// that reads back as it is written, at no more cost than its length.
+func FuzzFacts(f *testing.F) {
+	for _, name := range []string{"lane", "drop", "pause", "sink", "peer"} {
+		b, err := os.ReadFile(filepath.Join("testdata", name+".json"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte(`{"from":{"seq":1},"to":{"seq":0},"number":18446744073709551615,"cut":-1}`))
+	f.Add([]byte(`[[[`))
+	k := Key{"acme", "drops"}
+	f.Fuzz(func(t *testing.T, value []byte) {
+		for _, prefix := range []string{laneKey, dropKey, pauseKey, sinkKey, peerKey} {
+			log := &memory{facts: map[string][]byte{prefix + k.String(): value}}
+			read(t, prefix, At(log), k)
+		}
+	})
+}
+
+// read reads the one fact there is, and writes it again.
+func read(t *testing.T, prefix string, h *Home, k Key) {
+	t.Helper()
+	again := func(v any) {
+		b := fact("", v).Value
+		back := reflect.New(reflect.TypeOf(v))
+		if err := json.Unmarshal(b, back.Interface()); err != nil {
+			t.Fatalf("%s does not read back: %v", b, err)
+		}
+		if c := fact("", back.Elem().Interface()).Value; string(c) != string(b) {
+			t.Fatalf("%s reads back as %s", b, c)
+		}
+	}
+	switch prefix {
+	case laneKey:
+		if l, ok, err := h.Lane(k); ok && err == nil {
+			again(l)
+		}
+		for range h.Lanes() {
+		}
+	case dropKey:
+		if d, err := h.Pending(k); d != nil && err == nil {
+			again(d.Pending)
+			d.Complete(&Lane{}, 1)
+		}
+	case pauseKey:
+		if p, ok, err := h.Paused(k); ok && err == nil {
+			again(p)
+		}
+	case sinkKey:
+		for _, s := range h.Sinks() {
+			again(s)
+		}
+	case peerKey:
+		if p, err := h.Peers(k); p != nil && err == nil {
+			again(p)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -191,11 +192,24 @@ func (f *Feed) generations(ctx context.Context, group *kafka.ConsumerGroup) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			f.trouble.tell(groupParty, fmt.Errorf("join the group %s: %w", f.o.Group, err))
+			f.trouble.tell(groupParty, fmt.Errorf("join the group %s: %w", f.o.Group, joining(err)))
 			continue
 		}
 		gen.Start(func(ctx context.Context) { f.serve(ctx, gen) })
 	}
+}
+
+// errStranger is a group of several makes. It falls to one of its members, by
+// chance to us, to share out the partitions; kafka-go then reads what the others
+// say of themselves, cannot where that is of a later version, and joins again.
+var errStranger = errors.New("a consumer of another make is in this group too, and describes itself in a way that is not understood here")
+
+// joining gives that error a name, since kafka-go gives it none.
+func joining(err error) error {
+	if strings.Contains(err.Error(), "unable to read metadata for member") {
+		return errStranger
+	}
+	return err
 }
 
 // marks are the offsets that may be committed: behind each partition's last

@@ -129,7 +129,8 @@ func TestEveryErrorHasAHint(t *testing.T) {
 	for class, err := range map[string]error{
 		"auth": kafka.SASLAuthenticationFailed, "forbidden": kafka.TopicAuthorizationFailed, "not-found": kafka.UnknownTopicOrPartition,
 		"moved": kafka.LeaderNotAvailable, "dns": &net.DNSError{Name: "nowhere"}, "reset": io.ErrUnexpectedEOF, "timeout": context.DeadlineExceeded,
-		"corrupt": fmt.Errorf("x: %w", errGarbled), "invalid": errTooOld, "journal": fmt.Errorf("%w: disk", errKeep), "connect": errors.New("else"), "kafka 87": kafka.Error(87),
+		"stranger": joining(errors.New("unable to read metadata for member, kgo-1: %!w(<nil>)")),
+		"corrupt":  fmt.Errorf("x: %w", errGarbled), "invalid": errTooOld, "journal": fmt.Errorf("%w: disk", errKeep), "connect": errors.New("else"), "kafka 87": kafka.Error(87),
 	} {
 		if got, hint := judge(fmt.Errorf("deep: %w", err)); got != class || len(hint) < 10 {
 			t.Errorf("%v: class %q, want %q; hint %q", err, got, class, hint)

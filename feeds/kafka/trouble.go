@@ -118,6 +118,8 @@ func judge(err error) (class, hint string) {
 		return "corrupt", "it is fetched again; where it stays, the broker's copy is damaged: look at its disk and at the network"
 	case errors.Is(err, errFormat):
 		return "invalid", "have the topic written anew by a client of this decade"
+	case errors.Is(err, errStranger):
+		return "stranger", "give this feed a group of its own: what the other takes in it, the feed never reads; it is tried again"
 	case errors.Is(err, errTooOld):
 		return "invalid", "Kafka 2.1 or later is needed"
 	case errors.Is(err, errOtherTopic):

@@ -107,7 +107,16 @@ type Ledger struct {
 	Feeds []struct {
 		Feed                                  string
 		Read, Accepted, Quarantined, Unrouted int64
+		Missed                                int64
+		Gaps                                  []Gap
 	} `json:"feeds"`
+}
+
+// Gap is a range of offsets that a Kafka feed never read: [From, To).
+type Gap struct {
+	Topic, Why string
+	Partition  int
+	From, To   int64
 }
 
 // Ledger asks for the ledger; false where the service does not answer.

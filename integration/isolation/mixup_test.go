@@ -28,9 +28,10 @@ var tenantNames = regexp.MustCompile(`tn[0-9a-f]{6}zz`)
 // and schedules, to a folder, S3, Kinesis (plain and aggregated) and TLS lines,
 // their events shuffled through two feeds. Every name that stands in an event is
 // its tenant's: no object, record, connection, path or key holds two.
-func TestTenantsAreNeverMixed(t *testing.T) {
+func TestTenantsAreNeverMixed(t *testing.T) { neverMixed(t, 28, 30, 6000) }
+
+func neverMixed(t *testing.T, seed uint64, tenants, events int) {
 	servers.Credentials(t)
-	const seed, tenants, events = 28, 30, 6000
 	rng := rand.New(rand.NewPCG(seed, 1))
 	store, streams, lines := servers.NewStore(t), servers.NewKinesalite(t), listen(t, servers.NewCerts(t))
 	bucket := store.Bucket("all")
@@ -69,7 +70,7 @@ func TestTenantsAreNeverMixed(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.Dir, "in", "a.ndjson"), []byte(file.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l := s.Delivered(events, 2*time.Minute)
+	l := s.Delivered(int64(events), 5*time.Minute)
 	s.End(false)
 	if !l.Balanced {
 		t.Errorf("the ledger does not balance: %+v", l)

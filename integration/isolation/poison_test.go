@@ -28,6 +28,7 @@ var poison = []struct {
 	{"bad UTF-8", event("ID", "acme", `,"text":"`+"\xff\xfe"+`"`), false},
 	{"a surrogate alone", event("ID", "acme", `,"text":"\ud800"`), true}, // JSON as well
 	{"escaped newline", event("ID", "acme", `,"text":"a\nb\r\nc"`), true},
+	{"raw newline", event("ID", "acme", `,"text":"a`+"\n"+`b"`), false}, // two lines of a file, each broken
 	{"raw control byte", event("ID", "acme", `,"text":"`+"a\x01b"+`"`), false},
 	{"raw U+2028", event("ID", "acme", `,"text":"a`+"\u2028"+`b"`), true},
 	{"raw NUL", event("ID", "acme", `,"text":"a`+"\x00"+`b"`), false},
@@ -76,6 +77,7 @@ func TestPoisonReachesNoSink(t *testing.T) {
 				}
 			case "files":
 				file.WriteString(strings.Join(three, "\n") + "\n")
+				total += strings.Count(p.value, "\n")
 			case "kafka":
 				produce(t, producer, three...)
 			}

@@ -3,6 +3,8 @@
 package isolation
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 )
@@ -15,3 +17,11 @@ func TestSoakOneDeadTenant(t *testing.T) { deadTenant(t, 20*time.Second, 3, 1.1,
 
 // TestSoakBacklogAndFlood has a million events of each.
 func TestSoakBacklogAndFlood(t *testing.T) { backlogAndFlood(t, 1_000_000) }
+
+// TestSoakTenantsAreNeverMixed has more tenants, and others each time.
+func TestSoakTenantsAreNeverMixed(t *testing.T) {
+	for range 3 {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { neverMixed(t, seed, 60, 12_000) })
+	}
+}

@@ -3,9 +3,10 @@ package servers
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os/exec"
-	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,41 +21,59 @@ import (
 type Kafka struct {
 	t    testing.TB
 	dir  string
+	via  string
 	Addr string
+	// Behind is where the broker listens for a proxy: whoever is led there is
+	// told that the broker is where NewKafkaBehind was told.
+	Behind string
 	*harness.Process
 }
 
 // NewKafka starts a broker without topics.
 func NewKafka(t testing.TB) *Kafka {
 	t.Helper()
-	k := &Kafka{t: t, dir: t.TempDir(), Addr: twoPorts(t)}
+	return NewKafkaBehind(t, "")
+}
+
+// NewKafkaBehind starts a broker that a proxy at an address stands before.
+func NewKafkaBehind(t testing.TB, proxy string) *Kafka {
+	t.Helper()
+	addrs := threePorts(t)
+	k := &Kafka{t: t, dir: t.TempDir(), Addr: addrs[0], Behind: addrs[2], via: proxy}
+	if proxy == "" {
+		k.via = k.Behind
+	}
 	k.Up()
 	return k
 }
 
-// twoPorts finds two free ports that follow each other, and gives the first.
-func twoPorts(t testing.TB) string {
+// threePorts finds three free ports that follow each other, below those that
+// the system gives to outgoing connections: nobody else takes them while the
+// broker starts, or between two of its lives.
+func threePorts(t testing.TB) (addrs [3]string) {
 	t.Helper()
 	for range 100 {
-		addr := harness.FreePort(t)
-		first, err := strconv.Atoi(port(t, addr))
-		if err != nil {
-			t.Fatal(err)
+		first, free := 20_000+rand.IntN(12_000), 0
+		for n := range addrs {
+			addrs[n] = fmt.Sprintf("127.0.0.1:%d", first+n)
+			if l, err := net.Listen("tcp", addrs[n]); err == nil {
+				_ = l.Close() // only looked
+				free++
+			}
 		}
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+1)); err == nil {
-			_ = l.Close() // only looked
-			return addr
+		if free == len(addrs) {
+			return addrs
 		}
 	}
-	t.Fatal("no two free ports in a row")
-	return ""
+	t.Fatal("no three free ports in a row")
+	return addrs
 }
 
 // Up starts the broker, and waits until it serves: a broker that the
 // controller does not know yet names none, and makes no topics.
 func (k *Kafka) Up() {
 	k.t.Helper()
-	k.Process = harness.Launch(k.t, "Kafka", exec.Command("bash", "../testbed/kafka.sh", "run", k.dir, port(k.t, k.Addr)))
+	k.Process = harness.Launch(k.t, "Kafka", exec.Command("bash", "../testbed/kafka.sh", "run", k.dir, port(k.t, k.Addr), k.via))
 	await(k.t, k.Process, func() bool {
 		return k.ask(2*time.Second, func(ctx context.Context, c *kadm.Client) error {
 			m, err := c.BrokerMetadata(ctx)
@@ -68,10 +87,16 @@ func (k *Kafka) Up() {
 
 // Topic makes a topic, and waits until the broker names leaders of all its
 // partitions: right after it is made, clients may still be told that there is none.
-func (k *Kafka) Topic(name string, partitions int) {
+// settings are its own, such as "retention.bytes=1048576".
+func (k *Kafka) Topic(name string, partitions int, settings ...string) {
 	k.t.Helper()
+	own := map[string]*string{}
+	for _, s := range settings {
+		key, value, _ := strings.Cut(s, "=")
+		own[key] = &value
+	}
 	err := k.ask(30*time.Second, func(ctx context.Context, c *kadm.Client) error {
-		r, err := c.CreateTopic(ctx, int32(partitions), 1, nil, name)
+		r, err := c.CreateTopic(ctx, int32(partitions), 1, own, name)
 		if err == nil {
 			err = r.Err
 		}

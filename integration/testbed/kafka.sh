@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Apache Kafka itself: one node, KRaft, from the jars of Maven Central.
 #   kafka.sh install          fetches the jars (Java 17 and Maven are needed); quick when they are there
-#   kafka.sh run DIR PORT     a broker at 127.0.0.1:PORT (and PORT+1) with its data in DIR, until it is killed;
-#                             the process is the broker's, so that its id is the script's
+#   kafka.sh run DIR PORT VIA a broker at 127.0.0.1:PORT (and PORT+1) with its data in DIR, until it is killed;
+#                             the process is the broker's, so that its id is the script's. Who comes to PORT+2
+#                             is told that the broker is at VIA (host:port), where a proxy before it may be
 #   kafka.sh topic PORT NAME PARTITIONS   creates a topic
 set -euo pipefail
 VERSION=4.1.0
@@ -55,7 +56,7 @@ install() {
 }
 
 run() {
-	local dir=$1 port=$2
+	local dir=$1 port=$2 via=$3
 	[ -f "$LIBS/complete" ] || { echo "no Kafka in $LIBS: kafka.sh install (task brokers)" >&2 && exit 1; }
 	mkdir -p "$dir"
 	cat >"$dir/server.properties" <<-P
@@ -63,9 +64,9 @@ run() {
 		node.id=1
 		controller.quorum.voters=1@127.0.0.1:$((port + 1))
 		controller.listener.names=CONTROLLER
-		listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
-		advertised.listeners=PLAINTEXT://127.0.0.1:$port
-		listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+		listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1)),VIA://127.0.0.1:$((port + 2))
+		advertised.listeners=PLAINTEXT://127.0.0.1:$port,VIA://$via
+		listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,VIA:PLAINTEXT
 		inter.broker.listener.name=PLAINTEXT
 		log.dirs=$dir/data
 		auto.create.topics.enable=false
@@ -77,6 +78,8 @@ run() {
 		share.coordinator.state.topic.replication.factor=1
 		share.coordinator.state.topic.min.isr=1
 		group.initial.rebalance.delay.ms=0
+		log.retention.check.interval.ms=500
+		log.initial.task.delay.ms=500
 		num.io.threads=2
 		num.network.threads=2
 		num.recovery.threads.per.data.dir=1
@@ -89,7 +92,7 @@ run() {
 
 case ${1:-} in
 install) install ;;
-run) run "$2" "$3" ;;
+run) run "$2" "$3" "$4" ;;
 topic) java_run org.apache.kafka.tools.TopicCommand --bootstrap-server "127.0.0.1:$2" --create --topic "$3" --partitions "$4" ;;
-*) echo "usage: kafka.sh install | run DIR PORT | topic PORT NAME PARTITIONS" >&2 && exit 2 ;;
+*) echo "usage: kafka.sh install | run DIR PORT VIA | topic PORT NAME PARTITIONS" >&2 && exit 2 ;;
 esac
