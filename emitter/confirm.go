@@ -108,10 +108,16 @@ func (o *owner) keptEnd(now time.Time, e ending) {
 		o.settle(now, true)
 		o.count(e.err)
 	} else if e.fin && e.err == nil && e.tcp.Acked > k.place.wire {
-		// The peer's own end, without a reset, and its kernel had everything: it
-		// read what it got. One that says goodbye keeps it too.
+		// The peer's own end, without a reset, and its kernel had everything. One
+		// that says goodbye to a quiet connection has read what it got, and keeps
+		// it. Of a busy one up to some TLS records may lie unread in the peer's own
+		// memory, where closing does not turn them into a reset.
 		abnormal = false
-		if e.notify {
+		c.mu.Lock()
+		quiet := now.Sub(c.lastWrite) >= c.o.Tuning.Grace
+		c.mu.Unlock()
+		// promise: with window, an end that we did not ask for proves nothing of what was just sent.
+		if e.notify && quiet {
 			c.mu.Lock()
 			before := c.marks
 			c.marks.drained(false)

@@ -2,6 +2,7 @@ package emitter_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -105,6 +106,27 @@ func TestWindowCannotKnowAProxy(t *testing.T) {
 	t.Logf("1 fault, %d events, %d lost, as said: confirmed up to byte %d in front of a proxy with %d bytes of its own", n, lost, confirmed, memory)
 }
 
+// TestWindowBusyPeerEndsInOrder: a peer that says goodbye with a part of what its
+// TLS layer has taken from the kernel unread gets that again.
+func TestWindowBusyPeerEndsInOrder(t *testing.T) {
+	t.Parallel()
+	r := emittertest.New(t, emittertest.Options{Answer: emittertest.NoAnswer, ReadSize: 1000})
+	o := holding(r)
+	o.Tuning.Hold, o.Tuning.Grace = time.Hour, time.Minute
+	f := feed(t, o, 1)
+	r.Wait(10*time.Second, "the first line", func(lines, _ int) bool { return lines == 1 })
+	r.Hold() // the next read takes 1,000 bytes of a record of 9,000, and is the last
+	f.mu.Lock()
+	f.line = func(i int) string { return testLine(i) + strings.Repeat("y", 8000*i) }
+	f.mu.Unlock()
+	f.to(2)
+	f.wait("all acknowledged", func() bool { s := f.c.Status(); return len(f.ends) == 2 && s.Written == f.ends[1] && s.TCP.Unacked == 0 || !again(f) })
+	pause(t, 50*time.Millisecond)
+	r.End(emittertest.Shutdown)
+	r.Release()
+	r.Wait(10*time.Second, "the second line", func(lines, _ int) bool { l := r.Lines(); return len(l[len(l)-1]) > 8000 })
+}
+
 // TestWindowPeerEndsInOrder: a peer that says goodbye to quiet connections keeps
 // what it got; it is not sent the same for ever.
 func TestWindowPeerEndsInOrder(t *testing.T) {
@@ -117,7 +139,7 @@ func TestWindowPeerEndsInOrder(t *testing.T) {
 		f.to(10 * i)
 		r.Wait(10*time.Second, "the lines", func(lines, _ int) bool { return lines == 10*i })
 		f.wait("all written", func() bool { return f.c.Status().Written == f.endOf(10*i) && f.c.Status().Waiting == 0 || !again(f) })
-		pause(t, 20*time.Millisecond) // acknowledged
+		pause(t, 2*o.Tuning.Grace) // acknowledged, and quiet
 		r.End(emittertest.Shutdown)
 		f.wait("read", func() bool { return f.read == f.endOf(10*i) })
 	}

@@ -68,11 +68,13 @@ type Receiver struct {
 }
 
 type session struct {
-	raw  *net.TCPConn
-	tls  *tls.Conn
-	dead bool // guarded by Receiver.mu
-	gone chan struct{}
-	life chan struct{} // of the process that reads here
+	raw   *net.TCPConn
+	tls   *tls.Conn
+	dead  bool // guarded by Receiver.mu
+	gone  chan struct{}
+	shut  chan struct{} // closed: its reader is to store what it has and say goodbye
+	ended chan struct{} // closed when it has
+	life  chan struct{} // of the process that reads here
 }
 
 // New starts a receiver on a free port; it stops with the test.
@@ -116,16 +118,23 @@ func (r *Receiver) Certs() CertSet { return *r.o.Certs }
 // Start listens (again).
 func (r *Receiver) Start() {
 	r.t.Helper()
-	l, err := net.Listen("tcp", r.addr)
-	if err != nil {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.listen(); err != nil {
 		r.t.Fatalf("receiver: %v", err)
 	}
-	r.addr = l.Addr().String()
-	r.mu.Lock()
-	r.listener = l
-	r.mu.Unlock()
+}
+
+// listen opens the listener; mu is held.
+func (r *Receiver) listen() error {
+	l, err := net.Listen("tcp", r.addr)
+	if err != nil {
+		return err
+	}
+	r.addr, r.listener = l.Addr().String(), l
 	r.wg.Add(1)
 	go r.accept(l)
+	return nil
 }
 
 // Stop stops listening and ends all connections by d.
@@ -140,10 +149,12 @@ func (r *Receiver) Stop(d Death) {
 	r.End(d)
 }
 
-// End ends all present connections by d and goes on listening.
+// End ends all present connections by d and goes on listening. A process that
+// dies takes those with it that it had not accepted yet.
 func (r *Receiver) End(d Death) {
 	r.mu.Lock()
 	var all []*session
+	var err error
 	for s := range r.conns {
 		if !s.dead {
 			s.dead = true
@@ -153,12 +164,22 @@ func (r *Receiver) End(d Death) {
 	if d != Shutdown {
 		close(r.life)
 		r.life = make(chan struct{})
+		if r.listener != nil {
+			_ = r.listener.Close() // its error would be that it is closed
+			err = r.listen()
+		}
 	}
 	r.mu.Unlock()
+	if err != nil {
+		r.t.Fatalf("receiver: %v", err)
+	}
 	for _, s := range all {
 		switch d {
 		case Shutdown:
-			_ = s.tls.Close() // a dying receiver does not look at errors
+			// By its own reader: what a process has read it stores before it says
+			// goodbye, and not behind what its successor got.
+			close(s.shut)
+			_ = s.raw.SetReadDeadline(time.Unix(1, 0)) // it only wakes the reader
 		case RST:
 			_ = s.raw.SetLinger(0) // as above
 			_ = s.raw.Close()      // as above
@@ -166,6 +187,9 @@ func (r *Receiver) End(d Death) {
 			_ = s.raw.Close() // as above
 		}
 		close(s.gone)
+		if d == Shutdown {
+			<-s.ended
+		}
 	}
 }
 
@@ -238,10 +262,20 @@ func (r *Receiver) accept(l net.Listener) {
 			return
 		}
 		tcp := nc.(*net.TCPConn)
+		s := &session{raw: tcp, tls: tls.Server(tcp, r.cfg), gone: make(chan struct{}), shut: make(chan struct{}), ended: make(chan struct{})}
+		r.mu.Lock()
+		if r.listener != l {
+			r.mu.Unlock()
+			_ = tcp.SetLinger(0) // as the kernel does
+			_ = tcp.Close()      // who accepted it is dead
+			continue
+		}
+		r.conns[s], s.life = true, r.life
+		r.mu.Unlock()
 		r.wg.Add(1)
 		serve := func() {
 			defer r.wg.Done()
-			r.serve(&session{raw: tcp, tls: tls.Server(tcp, r.cfg), gone: make(chan struct{})})
+			r.serve(s)
 		}
 		if r.o.OneAtATime {
 			serve()
@@ -252,19 +286,15 @@ func (r *Receiver) accept(l net.Listener) {
 }
 
 func (r *Receiver) serve(s *session) {
-	r.mu.Lock()
-	if r.listener == nil {
-		r.mu.Unlock()
-		_ = s.raw.Close() // stopped meanwhile
-		return
-	}
-	r.conns[s], s.life = true, r.life
-	r.mu.Unlock()
 	defer func() {
 		r.mu.Lock()
 		delete(r.conns, s)
 		r.mu.Unlock()
+		if closed(s.shut) {
+			_ = s.tls.Close() // a dying receiver does not look at errors
+		}
 		_ = s.raw.Close() // closed before in most ways
+		close(s.ended)
 	}()
 	if err := s.tls.Handshake(); err != nil {
 		return
