@@ -20,8 +20,9 @@ type Door struct {
 	GnuTLS bool   // rsyslog: the GnuTLS driver, else OpenSSL
 	RELP   bool   // rsyslog: RELP, TLS by OpenSSL, 1.2 at most whatever is asked
 	Queue  Queue  // rsyslog: what lies between its input and the file
+	Netns  string // the network namespace of the receiver, "" is the test's; then with an Addr in it
+	Addr   string // "" is chosen
 	Name   string // of the receiver and what was chosen
-	Addr   string
 	Out    string // the file, one event a line, the JSON last
 }
 
@@ -67,10 +68,13 @@ type Receiver struct {
 func (r *Receiver) Up() {
 	r.t.Helper()
 	var addrs []string
+	netns := ""
 	for _, d := range r.Doors {
-		addrs = append(addrs, d.Addr)
+		if netns = d.Netns; netns == "" { // one elsewhere is waited for by the emitters
+			addrs = append(addrs, d.Addr)
+		}
 	}
-	r.Process = launch(r.t, r.name, r.command(), addrs...)
+	r.Process = launch(r.t, r.name, harness.Within(netns, r.command()), addrs...)
 }
 
 // newDoors names a door for each combination of framing and version (and driver).
@@ -82,7 +86,10 @@ func newDoors(t testing.TB, server string, doors []Door) []*Door {
 		d.Name = server + map[bool]string{true: "-gnutls"}[d.GnuTLS] +
 			map[bool]string{true: "-relp"}[d.RELP] + string(d.Queue) + map[bool]string{true: "-octet", false: "-lines"}[d.Octet] +
 			map[bool]string{true: "-tls12", false: "-tls13"}[d.TLS12]
-		d.Addr, d.Out = harness.FreePort(t), filepath.Join(dir, d.Name+".log")
+		d.Out = filepath.Join(dir, d.Name+".log")
+		if d.Addr == "" {
+			d.Addr = harness.FreePort(t)
+		}
 		out = append(out, &d)
 	}
 	return out
@@ -120,14 +127,14 @@ template(name="rfc5424" type="string" string="%%timereported:::date-rfc3339%%|%%
 }
 `, d.Name, d.Out, template, d.Queue.settings(d.Name), map[bool]string{true: "on", false: "off"}[d.Queue == Synced])
 		if d.RELP {
-			fmt.Fprintf(&b, `input(type="imrelp" address="127.0.0.1" port=%[2]q ruleset=%[1]q name=%[1]q maxDataSize="1m" tls="on"
+			fmt.Fprintf(&b, `input(type="imrelp" address=%[7]q port=%[2]q ruleset=%[1]q name=%[1]q maxDataSize="1m" tls="on"
   tls.caCert=%[3]q tls.myCert=%[4]q tls.myPrivKey=%[5]q tls.authMode="certvalid" tls.tlscfgcmd=%[6]q)
-`, d.Name, port(t, d.Addr), c.CA, c.Cert, c.Key, versions)
+`, d.Name, port(t, d.Addr), c.CA, c.Cert, c.Key, versions, host(t, d.Addr))
 			continue
 		}
-		fmt.Fprintf(&b, `input(type="imtcp" address="127.0.0.1" port=%[2]q ruleset=%[1]q name=%[1]q
+		fmt.Fprintf(&b, `input(type="imtcp" address=%[5]q port=%[2]q ruleset=%[1]q name=%[1]q
   streamDriver.name=%[3]q streamDriver.mode="1" streamDriver.authMode="x509/certvalid" gnutlsPriorityString=%[4]q)
-`, d.Name, port(t, d.Addr), driver, versions)
+`, d.Name, port(t, d.Addr), driver, versions, host(t, d.Addr))
 	}
 	conf := write(t, filepath.Join(dir, "rsyslog.conf"), b.String())
 	program := Installed(t, "/usr/sbin/rsyslogd", "receivers")

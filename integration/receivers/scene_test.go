@@ -1,0 +1,160 @@
+package receivers
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"datasync/integration/harness"
+	"datasync/integration/nets"
+	"datasync/integration/servers"
+)
+
+// scene is a service in a network of its own, with one sink for each row of the
+// table, a receiver behind each, and events that come all the time.
+type scene struct {
+	t      *testing.T
+	net    *nets.Net
+	s      *harness.Service
+	rows   []*row
+	sinks  string
+	ca     string
+	own    servers.Certs
+	client servers.Certs
+	random *rand.Rand
+}
+
+// place is what stands behind one row's sink.
+type place struct {
+	*scene
+	r     *row
+	name  string // of the sink
+	peer  *peer
+	other *peer // the second address's, or the proxy
+	relp  *servers.Receiver
+	host  *nets.Host
+	got   *record
+	left  int // lines stored and not confirmed, at the faults in all: no more may come again
+}
+
+const rate = 1000 // events a second
+
+func newScene(t *testing.T, rows []*row) *scene {
+	t.Helper()
+	n := nets.New(t)
+	s := harness.NewService(t, "")
+	s.Netns = n.Name()
+	n.Forward(s.Admin)
+	a := servers.NewAuthority(t, "test CA")
+	return &scene{t: t, net: n, s: s, rows: rows, ca: a.CA(), own: a.Server(24 * time.Hour), client: a.Client("client", 24*time.Hour), random: rand.New(rand.NewPCG(2, 2))}
+}
+
+// place puts the receivers of a row up and adds its sink.
+func (c *scene) place(i int) *place {
+	c.t.Helper()
+	r := c.rows[i]
+	x := &place{scene: c, r: r, name: fmt.Sprintf("row%02d", i)}
+	ns, ip := c.net.Name(), "127.0.0.1"
+	if r.host {
+		x.host = c.net.Host()
+		ns, ip = x.host.Name(), x.host.Addr
+	}
+	addr := func(port int) string { return fmt.Sprintf("%s:%d", ip, port+i) } // below those that connections get
+	out := filepath.Join(c.s.Dir, x.name+".got")
+	x.got = newRecord(out, entries)
+	to := fmt.Sprintf("%q", addr(6000))
+	if r.relp {
+		x.relp = servers.NewRsyslog(c.t, c.own, servers.Door{RELP: true, TLS12: true, Netns: ns, Addr: addr(6000)})
+		x.got = newRecord(x.relp.Doors[0].Out, plainLines)
+	} else {
+		o := r.peer
+		o.Netns, o.Listen, o.Cert, o.Key, o.CA, o.Out = ns, addr(6000), c.own.Cert, c.own.Key, c.ca, out
+		x.peer = &peer{t: c.t, o: o}
+		x.peer.Up()
+		switch {
+		case r.second:
+			o.Listen = addr(7000)
+			to = fmt.Sprintf("[%q, %q]", o.Listen, addr(6000)) // the first is away
+			x.other = &peer{t: c.t, o: o}
+		case r.proxy:
+			x.other = &peer{t: c.t, o: peerOptions{Netns: ns, Listen: addr(7000), Proxy: addr(6000)}}
+			x.other.Up()
+			to = fmt.Sprintf("%q", addr(7000))
+		}
+	}
+	c.sinks += fmt.Sprintf("  - name: %s\n    emitter: {address: %s, tls: {%s}, rotate_every: 1s, retry_max: 1s%s}\n", x.name, to, mutual(c.ca, c.client), r.sink)
+	return x
+}
+
+func (x *place) lane(t *testing.T) lane { return laneOf(t, x.s, "t0001", x.name) }
+
+// settled waits until all that the receiver has is confirmed: from there on no
+// more than two rotations are at stake.
+func (x *place) settled(t *testing.T) {
+	t.Helper()
+	have := int64(x.got.read(t))
+	harness.Until(t, 5*time.Minute, "confirmation of what "+x.r.name+" has", func() bool { return x.lane(t).Totals.Delivered >= have })
+}
+
+// shows waits until the lane gives one of the reasons.
+func (x *place) shows(t *testing.T, reasons ...string) {
+	t.Helper()
+	harness.Until(t, 2*time.Minute, fmt.Sprintf("reason %q of %s", reasons, x.r.name), func() bool {
+		l := x.lane(t)
+		for _, reason := range reasons {
+			if l.Reason == reason {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// fault does one of the row's, at any instant of a rotation.
+func (x *place) fault(t *testing.T, at time.Duration) {
+	t.Helper()
+	x.settled(t)
+	harness.Pause(at)
+	confirmed := x.lane(t).Totals.Delivered
+	x.r.inject(t, x)
+	x.left += x.got.read(t) - int(confirmed)
+}
+
+// run does the rows' faults, all rows at once, and gives what stands behind each
+// and how many events there were.
+func (c *scene) run(times func(*row) int) (places []*place, n int) {
+	t := c.t
+	t.Helper()
+	for i := range c.rows {
+		places = append(places, c.place(i))
+	}
+	c.s.Tenants(1, c.sinks)
+	c.s.Up(time.Minute)
+	in := filepath.Join(c.s.Dir, "in", "a.ndjson")
+	gen := harness.Start(t, "datasync generate", "generate", "--rate", fmt.Sprint(rate), "--tenants", "1", "--seed", "1", "--to", in)
+	t.Run("rows", func(t *testing.T) {
+		for _, x := range places {
+			waits := make([]time.Duration, times(x.r))
+			for i := range waits {
+				waits[i] = time.Duration(c.random.Int64N(int64(2 * time.Second)))
+			}
+			t.Run(x.r.name, func(t *testing.T) {
+				t.Parallel()
+				harness.Until(t, time.Minute, "lines", func() bool { return x.got.read(t) > 0 })
+				for _, at := range waits {
+					x.fault(t, at)
+				}
+				x.settled(t)
+			})
+		}
+	})
+	gen.Stop(time.Minute)
+	harness.EachLine(t, in, func([]byte) { n++ })
+	if l := c.s.Delivered(int64(n), 5*time.Minute); !l.Balanced {
+		t.Errorf("the ledger does not balance: %+v", l)
+	}
+	c.s.End(false)
+	return places, n
+}
