@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"testing"
+
+	"datasync/integration/servers"
 )
 
 // record is what arrived at one receiver, in the order in which it was stored.
@@ -148,5 +150,16 @@ func plainLines(b []byte, each func(conn, id, hash string)) (used int) {
 		}
 		f := bytes.Fields(entry(nil, "-", line))
 		each("", string(f[1]), string(f[2]))
+	}
+}
+
+// echoes parses what gnutls-serv says.
+func echoes() func(b []byte, each func(conn, id, hash string)) int {
+	var rest []byte
+	return func(b []byte, each func(conn, id, hash string)) int {
+		lines, used := servers.Echoed(b)
+		rest = append(rest, lines...)
+		rest = append([]byte(nil), rest[plainLines(rest, each):]...)
+		return used
 	}
 }

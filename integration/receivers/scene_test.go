@@ -16,7 +16,8 @@ import (
 // table, a receiver behind each, and events that come all the time.
 type scene struct {
 	t      *testing.T
-	net    *nets.Net
+	net    *nets.Net // nil: all are on loopback
+	inner  string    // its namespace
 	s      *harness.Service
 	rows   []*row
 	sinks  string
@@ -33,7 +34,7 @@ type place struct {
 	name  string // of the sink
 	peer  *peer
 	other *peer // the second address's, or the proxy
-	relp  *servers.Receiver
+	tool  *servers.Receiver
 	host  *nets.Host
 	got   *record
 	left  int // lines stored and not confirmed, at the faults in all: no more may come again
@@ -43,12 +44,18 @@ const rate = 1000 // events a second
 
 func newScene(t *testing.T, rows []*row) *scene {
 	t.Helper()
-	n := nets.New(t)
-	s := harness.NewService(t, "")
-	s.Netns = n.Name()
-	n.Forward(s.Admin)
+	c := &scene{t: t, rows: rows, random: rand.New(rand.NewPCG(2, 2))}
+	if rows[0].start == nil { // peers have ports of their own choice
+		c.net = nets.New(t)
+		c.inner = c.net.Name()
+	}
+	c.s = harness.NewService(t, "")
+	if c.s.Netns = c.inner; c.net != nil {
+		c.net.Forward(c.s.Admin)
+	}
 	a := servers.NewAuthority(t, "test CA")
-	return &scene{t: t, net: n, s: s, rows: rows, ca: a.CA(), own: a.Server(24 * time.Hour), client: a.Client("client", 24*time.Hour), random: rand.New(rand.NewPCG(2, 2))}
+	c.ca, c.own, c.client = a.CA(), a.Server(24*time.Hour), a.Client("client", 24*time.Hour)
+	return c
 }
 
 // place puts the receivers of a row up and adds its sink.
@@ -56,7 +63,7 @@ func (c *scene) place(i int) *place {
 	c.t.Helper()
 	r := c.rows[i]
 	x := &place{scene: c, r: r, name: fmt.Sprintf("row%02d", i)}
-	ns, ip := c.net.Name(), "127.0.0.1"
+	ns, ip := c.inner, "127.0.0.1"
 	if r.host {
 		x.host = c.net.Host()
 		ns, ip = x.host.Name(), x.host.Addr
@@ -65,10 +72,18 @@ func (c *scene) place(i int) *place {
 	out := filepath.Join(c.s.Dir, x.name+".got")
 	x.got = newRecord(out, entries)
 	to := fmt.Sprintf("%q", addr(6000))
-	if r.relp {
-		x.relp = servers.NewRsyslog(c.t, c.own, servers.Door{RELP: true, TLS12: true, Netns: ns, Addr: addr(6000)})
-		x.got = newRecord(x.relp.Doors[0].Out, plainLines)
-	} else {
+	switch {
+	case r.start != nil:
+		x.tool = r.start(c.t, c.own)
+		x.got = newRecord(x.tool.Doors[0].Out, r.parse)
+		if r.parse == nil {
+			x.got.parse = plainLines
+		}
+		to = fmt.Sprintf("%q", x.tool.Doors[0].Addr)
+	case r.relp:
+		x.tool = servers.NewRsyslog(c.t, c.own, servers.Door{RELP: true, TLS12: true, Netns: ns, Addr: addr(6000)})
+		x.got = newRecord(x.tool.Doors[0].Out, plainLines)
+	default:
 		o := r.peer
 		o.Netns, o.Listen, o.Cert, o.Key, o.CA, o.Out = ns, addr(6000), c.own.Cert, c.own.Key, c.ca, out
 		x.peer = &peer{t: c.t, o: o}
@@ -147,6 +162,9 @@ func (c *scene) run(times func(*row) int) (places []*place, n int) {
 					x.fault(t, at)
 				}
 				x.settled(t)
+				if f := x.lane(t).Facts; f["confirm"] != x.r.confirms() {
+					t.Errorf("%s: %v, want confirm: %s", x.r.name, f, x.r.confirms())
+				}
 			})
 		}
 	})

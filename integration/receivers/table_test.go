@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"datasync/integration/harness"
+	"datasync/integration/servers"
 )
 
 // row is a kind of fault, and the emitter and receiver that it happens to.
@@ -23,6 +24,23 @@ type row struct {
 	short  int  // faults in CI; 0: not there
 	full   int  // and in soak
 	inject func(*testing.T, *place)
+	// Receivers of other makers, on loopback.
+	start func(testing.TB, servers.Certs) *servers.Receiver
+	parse func([]byte, func(conn, id, hash string)) int // nil: lines
+	weak  bool
+}
+
+// confirms is what the lane shows.
+func (r *row) confirms() string {
+	switch {
+	case r.weak:
+		return "weak"
+	case r.relp:
+		return "protocol"
+	case r.sink != "":
+		return "window"
+	}
+	return "drain"
 }
 
 // How long things stand still.
@@ -103,15 +121,15 @@ func stalled(t *testing.T, x *place) {
 // away: the host is gone with its processes, and nobody is told.
 func away(x *place, d time.Duration) {
 	x.host.Cut(true)
-	if x.relp != nil {
-		x.relp.Kill()
+	if x.tool != nil {
+		x.tool.Kill()
 	} else {
 		x.peer.Kill()
 	}
 	harness.Pause(d)
 	x.host.Cut(false)
-	if x.relp != nil {
-		x.relp.Up()
+	if x.tool != nil {
+		x.tool.Up()
 	} else {
 		x.peer.Up()
 	}
@@ -147,7 +165,7 @@ func moved(t *testing.T, x *place) {
 }
 
 // faultTable runs the rows that there are of, and prints what became of each.
-func faultTable(t *testing.T, times func(*row) int) {
+func faultTable(t *testing.T, table []*row, times func(*row) int) {
 	var rows []*row
 	for _, r := range table {
 		if times(r) > 0 {
@@ -193,4 +211,4 @@ func (x *place) rotations(t *testing.T, faults int) {
 // TestFaultTable: some of the faults with the built program, lines in flight; a
 // receiver that stands still is kept, a proxy's death loses nothing, the second
 // address is used.
-func TestFaultTable(t *testing.T) { faultTable(t, func(r *row) int { return r.short }) }
+func TestFaultTable(t *testing.T) { faultTable(t, table, func(r *row) int { return r.short }) }

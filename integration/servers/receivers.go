@@ -1,11 +1,14 @@
 package servers
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"datasync/integration/harness"
@@ -75,6 +78,22 @@ func (r *Receiver) Up() {
 		}
 	}
 	r.Process = launch(r.t, r.name, harness.Within(netns, r.command()), addrs...)
+}
+
+// Kill kills -9 it and the processes that it made for its connections, as socat does.
+func (r *Receiver) Kill() {
+	r.t.Helper()
+	r.Signal(syscall.SIGSTOP) // it makes no more
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", r.PID()))
+	if err != nil && r.Running() {
+		r.t.Fatal(err)
+	}
+	for _, text := range strings.Fields(string(raw)) {
+		if pid, err := strconv.Atoi(text); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
+		}
+	}
+	r.Process.Kill()
 }
 
 // newDoors names a door for each combination of framing and version (and driver).
@@ -207,6 +226,73 @@ func NewStunnel(t testing.TB, c Certs) *Receiver {
 	return tool(t, d, fmt.Sprintf("%s %s", Installed(t, "stunnel", "receivers"), write(t, d.Out+".conf", fmt.Sprintf(
 		"foreground = yes\npid =\n[lines]\naccept = %s\nconnect = %s\ncert = %s\nkey = %s\nCAfile = %s\nverifyChain = yes\n",
 		d.Addr, backend, c.Cert, c.Key, c.CA))))
+}
+
+// NewGnuTLS starts gnutls-serv, which knows no address to bind to and keeps no
+// file: as an echo server it says what it got on standard error, which is the
+// file (Echoed takes the lines out of it).
+func NewGnuTLS(t testing.TB, c Certs) *Receiver {
+	t.Helper()
+	d := toolDoor(t, "gnutls")
+	return tool(t, d, fmt.Sprintf("%s --echo --quiet --require-client-cert --verify-client-cert --port %s --x509certfile %s --x509keyfile %s --x509cafile %s >%s.out 2>>%s",
+		Installed(t, "gnutls-serv", "receivers"), port(t, d.Addr), c.Cert, c.Key, c.CA, d.Out, d.Out))
+}
+
+// What gnutls-serv says before and behind what it received, and first of all.
+var echoHead, echoTail, echoStart = []byte("received cmd: "), []byte("\n*** Processing "), []byte("Echo Server listening")
+
+// Echoed is the lines in what gnutls-serv said; used is how much of it they
+// account for, since it may still be in the middle of one.
+func Echoed(said []byte) (lines []byte, used int) {
+	for {
+		at := bytes.Index(said[used:], echoHead)
+		if at < 0 {
+			return lines, used
+		}
+		begin := used + at + len(echoHead)
+		end := bytes.Index(said[begin:], echoTail)
+		if end < 0 {
+			return lines, used
+		}
+		if cut := bytes.Index(said[begin:begin+end], echoStart); cut >= 0 { // it was killed in the middle
+			end = cut
+		}
+		lines = append(lines, said[begin:begin+end]...)
+		used = begin + end
+	}
+}
+
+// NewNcat starts ncat, which asks for no certificate.
+func NewNcat(t testing.TB, c Certs) *Receiver {
+	t.Helper()
+	d := toolDoor(t, "ncat")
+	return tool(t, d, fmt.Sprintf("%s --listen --keep-open --recv-only --ssl --ssl-cert %s --ssl-key %s 127.0.0.1 %s >>%s",
+		Installed(t, "ncat", "receivers"), c.Cert, c.Key, port(t, d.Addr), d.Out))
+}
+
+// NewJava starts a small program on JSSE.
+func NewJava(t testing.TB, c Certs) *Receiver {
+	t.Helper()
+	return ours(t, c, "java", Installed(t, "java", "brokers")+" -Xmx128m -XX:+UseSerialGC", "Receiver.java")
+}
+
+// NewNode starts a small program on Node's tls.
+func NewNode(t testing.TB, c Certs) *Receiver {
+	t.Helper()
+	return ours(t, c, "node", Installed(t, "node", "readers"), "receiver.mjs")
+}
+
+// NewPython starts a small program on Python's ssl.
+func NewPython(t testing.TB, c Certs) *Receiver {
+	t.Helper()
+	return ours(t, c, "python", Installed(t, "python3", "arrow"), "receiver.py")
+}
+
+// ours is a receiver of a few lines in another language.
+func ours(t testing.TB, c Certs, name, command, file string) *Receiver {
+	t.Helper()
+	d := toolDoor(t, name)
+	return tool(t, d, strings.Join([]string{command, Installed(t, "testbed/receivers/"+file, "receivers"), port(t, d.Addr), c.Cert, c.Key, c.CA, d.Out}, " "))
 }
 
 func toolDoor(t testing.TB, name string) *Door {
