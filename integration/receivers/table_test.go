@@ -43,11 +43,8 @@ func (r *row) confirms() string {
 	return "drain"
 }
 
-// How long things stand still.
-const (
-	silent = 22 * time.Second // longer than an emitter takes to find a host dead
-	asleep = 15 * time.Second
-)
+// silent is longer than an emitter takes to find a host dead.
+const silent = 22 * time.Second
 
 // table is the faults of reliability.md part 2.2, and those of more places.
 var table = []*row{
@@ -73,7 +70,7 @@ var table = []*row{
 	{name: "SIGSTOP 0.15 s, kill -9", full: 9, inject: func(t *testing.T, x *place) { frozen(t, x, 150*time.Millisecond) }},
 	{name: "SIGSTOP 3 s, kill -9", full: 8, inject: func(t *testing.T, x *place) { frozen(t, x, 3*time.Second) }},
 	{name: "SIGSTOP longer than a drain waits, kill -9", full: 2, inject: func(t *testing.T, x *place) { frozen(t, x, 40*time.Second) }},
-	{name: "SIGSTOP, and it goes on", short: 1, full: 4, kept: true, inject: stalled},
+	{name: "SIGSTOP 15 s, and it goes on", peer: peerOptions{RcvBuf: 64 << 10}, short: 1, full: 6, kept: true, inject: stalled(15 * time.Second)},
 	{name: "host dies silently", host: true, short: 1, full: 6, inject: vanished},
 	{name: "host dies silently and is back soon", host: true, full: 8, inject: func(t *testing.T, x *place) { away(x, 3*time.Second) }},
 	{name: "blackhole 1.5 s", host: true, kept: true, full: 9, inject: blackhole},
@@ -107,15 +104,17 @@ func frozen(t *testing.T, x *place, d time.Duration) {
 }
 
 // stalled: the receiver stands still for long, and its lane says so.
-func stalled(t *testing.T, x *place) {
-	x.peer.Signal(syscall.SIGSTOP)
-	began := time.Now()
-	x.shows(t, "slow")
-	if l := x.lane(t); l.State != "waiting" || l.Facts["connected"] != "true" {
-		t.Errorf("a receiver that stands still shows %+v", l)
+func stalled(d time.Duration) func(*testing.T, *place) {
+	return func(t *testing.T, x *place) {
+		x.peer.Signal(syscall.SIGSTOP)
+		began := time.Now()
+		x.shows(t, "slow")
+		harness.Pause(d - time.Since(began))
+		if l := x.lane(t); l.State != "waiting" || l.Reason != "slow" || l.Facts["connected"] != "true" {
+			t.Errorf("a receiver that stands still shows %+v", l)
+		}
+		x.peer.Signal(syscall.SIGCONT)
 	}
-	harness.Pause(asleep - time.Since(began))
-	x.peer.Signal(syscall.SIGCONT)
 }
 
 // away: the host is gone with its processes, and nobody is told.
@@ -211,4 +210,7 @@ func (x *place) rotations(t *testing.T, faults int) {
 // TestFaultTable: some of the faults with the built program, lines in flight; a
 // receiver that stands still is kept, a proxy's death loses nothing, the second
 // address is used.
-func TestFaultTable(t *testing.T) { faultTable(t, table, func(r *row) int { return r.short }) }
+func TestFaultTable(t *testing.T) {
+	t.Parallel()
+	faultTable(t, table, func(r *row) int { return r.short })
+}

@@ -273,7 +273,7 @@ func NewNcat(t testing.TB, c Certs) *Receiver {
 // NewJava starts a small program on JSSE.
 func NewJava(t testing.TB, c Certs) *Receiver {
 	t.Helper()
-	return ours(t, c, "java", Installed(t, "java", "brokers")+" -Xmx128m -XX:+UseSerialGC", "Receiver.java")
+	return ours(t, c, "java", strings.TrimSuffix(Installed(t, "javac", "consumers"), "c")+" -Xmx128m -XX:+UseSerialGC", "Receiver.java")
 }
 
 // NewNode starts a small program on Node's tls.
