@@ -23,17 +23,17 @@ type record struct {
 	differ  int // lines that are not the same as the first of their id
 	repeats int
 
-	// Of peers, which note the connection.
-	conns   []string       // those that carried lines
-	lastOn  map[string]int // the connection on which an id came last
-	count   []int          // lines on each connection
-	backs   int            // connections that began with what had come already
-	allowed int            // lines of the two connections before each of these
-	tooOld  int            // lines that came again, and last before those two
+	// Of peers, which note the connection. A connection may still be read when the
+	// next one has begun, where a proxy has died between.
+	conns  map[string]int // those that carried lines, counted
+	count  []int          // lines on each
+	lastOn map[string]int // the latest connection on which an id came
+	backs  []int          // connections that began with what had come already
+	tooOld int            // lines that came again, and last before the two connections before
 }
 
 func newRecord(path string, parse func([]byte, func(conn, id, hash string)) int) *record {
-	return &record{path: path, parse: parse, seen: map[string]int{}, hashes: map[string]string{}, lastOn: map[string]int{}}
+	return &record{path: path, parse: parse, seen: map[string]int{}, hashes: map[string]string{}, conns: map[string]int{}, lastOn: map[string]int{}}
 }
 
 // read takes in what came since, and gives the number of events that are there.
@@ -62,21 +62,19 @@ func (r *record) add(conn, id, hash string) {
 	}
 	again := r.seen[id] > 0
 	if conn != "" {
-		if n := len(r.conns); n == 0 || r.conns[n-1] != conn {
-			r.conns, r.count = append(r.conns, conn), append(r.count, 0)
+		n, known := r.conns[conn]
+		if !known {
+			n = len(r.count)
+			r.conns[conn], r.count = n, append(r.count, 0)
 			if again {
-				r.backs++
-				for k := max(n-2, 0); k < n; k++ {
-					r.allowed += r.count[k]
-				}
+				r.backs = append(r.backs, n)
 			}
 		}
-		n := len(r.conns) - 1
 		r.count[n]++
 		if again && r.lastOn[id] < n-2 {
 			r.tooOld++
 		}
-		r.lastOn[id] = n
+		r.lastOn[id] = max(r.lastOn[id], n)
 	}
 	r.seen[id]++
 	switch {
@@ -89,6 +87,17 @@ func (r *record) add(conn, id, hash string) {
 	if again {
 		r.repeats++
 	}
+}
+
+// rotations is how many lines the two connections carried before each that
+// began again.
+func (r *record) rotations() (lines int) {
+	for _, n := range r.backs {
+		for k := max(n-2, 0); k < n; k++ {
+			lines += r.count[k]
+		}
+	}
+	return lines
 }
 
 // whole holds a record to n events: none missing or foreign, the first of each

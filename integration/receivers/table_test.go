@@ -28,11 +28,16 @@ type row struct {
 	start func(testing.TB, servers.Certs) *servers.Receiver
 	parse func([]byte, func(conn, id, hash string)) int // nil: lines
 	weak  bool
+	// fickle: it answers now with close_notify, now without; where it has shown
+	// close_notify at first, what it answers without comes again.
+	fickle bool
 }
 
-// confirms is what the lane shows.
+// confirms is what the lane shows, "" where that is open.
 func (r *row) confirms() string {
 	switch {
+	case r.fickle:
+		return ""
 	case r.weak:
 		return "weak"
 	case r.relp:
@@ -181,10 +186,11 @@ func faultTable(t *testing.T, table []*row, times func(*row) int) {
 		lost := x.got.whole(t, x.r.name, n)
 		rotations := "-"
 		if x.peer != nil && x.r.sink == "" {
-			rotations = fmt.Sprint(x.got.allowed)
+			rotations = fmt.Sprint(x.got.rotations())
 			x.rotations(t, k)
 		}
-		if x.got.repeats > x.left || x.r.kept && x.got.repeats > 0 {
+		// What a dead proxy left with the receiver is stored later than it is counted.
+		if bounded := !x.r.proxy && !x.r.fickle; bounded && x.got.repeats > x.left || x.r.kept && x.got.repeats > 0 {
 			t.Errorf("%s: %d lines came again, and %d were unconfirmed at the faults", x.r.name, x.got.repeats, x.left)
 		}
 		if x.got.torn > k || x.got.torn > 0 && x.peer != nil {
@@ -202,8 +208,8 @@ func (x *place) rotations(t *testing.T, faults int) {
 	if x.got.tooOld > 0 {
 		t.Errorf("%s: %d lines came again that were older than two rotations", x.r.name, x.got.tooOld)
 	}
-	if x.r.kept && x.got.backs > 0 || x.got.backs > faults {
-		t.Errorf("%s: %d connections began again at an earlier line, after %d faults", x.r.name, x.got.backs, faults)
+	if x.r.kept && len(x.got.backs) > 0 || len(x.got.backs) > faults {
+		t.Errorf("%s: %d connections began again at an earlier line, after %d faults", x.r.name, len(x.got.backs), faults)
 	}
 }
 
