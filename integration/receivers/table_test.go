@@ -71,7 +71,10 @@ var table = []*row{
 		harness.Pause(700 * time.Millisecond)
 		ended(t, x)
 	}},
-	{name: "reset by the receiver", short: 2, full: 9, inject: func(_ *testing.T, x *place) { x.peer.Signal(resetAll) }},
+	{name: "reset by the receiver", short: 2, full: 9, inject: func(_ *testing.T, x *place) {
+		x.peer.Signal(resetAll)
+		harness.Pause(300 * time.Millisecond) // it is done
+	}},
 	{name: "SIGSTOP 0.15 s, kill -9", full: 9, inject: func(t *testing.T, x *place) { frozen(t, x, 150*time.Millisecond) }},
 	{name: "SIGSTOP 3 s, kill -9", full: 8, inject: func(t *testing.T, x *place) { frozen(t, x, 3*time.Second) }},
 	{name: "SIGSTOP longer than a drain waits, kill -9", full: 2, inject: func(t *testing.T, x *place) { frozen(t, x, 40*time.Second) }},
@@ -209,7 +212,7 @@ func (x *place) rotations(t *testing.T, faults int) {
 		t.Errorf("%s: %d lines came again that were older than two rotations", x.r.name, x.got.tooOld)
 	}
 	if x.r.kept && len(x.got.backs) > 0 || len(x.got.backs) > faults {
-		t.Errorf("%s: %d connections began again at an earlier line, after %d faults", x.r.name, len(x.got.backs), faults)
+		t.Errorf("%s: %d connections began again at an earlier line, after %d faults: %d of those with lines %d", x.r.name, len(x.got.backs), faults, x.got.backs, x.got.count)
 	}
 }
 
