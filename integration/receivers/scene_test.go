@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,18 +114,22 @@ func (x *place) settled(t *testing.T) {
 	harness.Until(t, 5*time.Minute, "confirmation of what "+x.r.name+" has", func() bool { return x.lane(t).Totals.Delivered >= have })
 }
 
-// shows waits until the lane gives one of the reasons.
-func (x *place) shows(t *testing.T, reasons ...string) {
+// stall has the receiver stop with one signal until all buffers are full and the
+// lane says so. Where it stopped within a drain, nothing more is sent and nothing
+// fills: then it goes on by the other signal, in time for an answer, and stops again.
+func (x *place) stall(t *testing.T, stop, goOn syscall.Signal) {
 	t.Helper()
-	harness.Until(t, 2*time.Minute, fmt.Sprintf("reason %q of %s", reasons, x.r.name), func() bool {
-		l := x.lane(t)
-		for _, reason := range reasons {
-			if l.Reason == reason {
-				return true
+	for range 6 {
+		x.peer.Signal(stop)
+		for began := time.Now(); time.Since(began) < 20*time.Second; harness.Pause(100 * time.Millisecond) {
+			if x.lane(t).Reason == "slow" {
+				return
 			}
 		}
-		return false
-	})
+		x.peer.Signal(goOn)
+		harness.Pause(2 * time.Second)
+	}
+	t.Fatalf("%s: no reason slow, however often the receiver stops: %+v", x.r.name, x.lane(t))
 }
 
 // fault does one of the row's, at any instant of a rotation.

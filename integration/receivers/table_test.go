@@ -61,8 +61,7 @@ var table = []*row{
 		killed(t, x)
 	}},
 	{name: "kill -9, all buffers full", peer: peerOptions{RcvBuf: 64 << 10}, short: 2, full: 9, inject: func(t *testing.T, x *place) {
-		x.peer.Signal(holdOn)
-		x.shows(t, "slow")
+		x.stall(t, holdOn, holdOn)
 		killed(t, x)
 	}},
 	{name: "SIGTERM, orderly", full: 9, inject: ended},
@@ -114,10 +113,8 @@ func frozen(t *testing.T, x *place, d time.Duration) {
 // stalled: the receiver stands still for long, and its lane says so.
 func stalled(d time.Duration) func(*testing.T, *place) {
 	return func(t *testing.T, x *place) {
-		x.peer.Signal(syscall.SIGSTOP)
-		began := time.Now()
-		x.shows(t, "slow")
-		harness.Pause(d - time.Since(began))
+		x.stall(t, syscall.SIGSTOP, syscall.SIGCONT)
+		harness.Pause(d)
 		if l := x.lane(t); l.State != "waiting" && l.State != "suspended" || l.Reason != "slow" || l.Facts["connected"] != "true" {
 			t.Errorf("a receiver that stands still shows %+v", l)
 		}
@@ -152,8 +149,7 @@ func blackhole(_ *testing.T, x *place) {
 
 // proxyKilled: the proxy has acknowledged what the receiver has not read.
 func proxyKilled(t *testing.T, x *place) {
-	x.peer.Signal(holdOn)
-	x.shows(t, "slow")
+	x.stall(t, holdOn, holdOn)
 	x.other.Kill()
 	x.peer.Signal(holdOn)
 	harness.Pause(100 * time.Millisecond)
