@@ -3,6 +3,8 @@ package emitter_test
 import (
 	"os"
 	"strconv"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -246,6 +248,31 @@ func TestStalledReceiverIsKept(t *testing.T) {
 	f.wait("a stall", func() bool { return len(f.states) > 0 && f.states[len(f.states)-1].Stalled })
 	s := f.c.Status()
 	if !s.Connected || s.Reason != emitter.Slow || s.Hint == "" || s.Connections != 1 {
+		t.Errorf("status %+v", s)
+	}
+	r.Release()
+	f.allConfirmed(20_000)
+	if n := arrived(t, r.Lines(), 20_000); n != 0 {
+		t.Errorf("%d repeats", n)
+	}
+}
+
+// TestStalledReceiverIsNotSerial: a peer that stands still shakes no hands either.
+// It is not taken for one that serves a connection at a time, whose drain would
+// be begun without the next connection, and given up when it goes unanswered.
+func TestStalledReceiverIsNotSerial(t *testing.T) {
+	r := emittertest.New(t, emittertest.Options{OneAtATime: true}) // while it is held, nobody else is greeted
+	o := quick(r)
+	o.DialTimeout, o.Buffer = 500*time.Millisecond, 8<<20
+	o.Learned = map[string]emitter.Answer{r.Addr(): emitter.AnswerNotify}
+	var dials atomic.Int32
+	o.Control = func(_, _ string, _ syscall.RawConn) error { dials.Add(1); return nil }
+	r.Hold()
+	f := feed(t, o, 20_000)
+	f.wait("a stall", func() bool { return len(f.states) > 0 && f.states[len(f.states)-1].Stalled })
+	before := dials.Load()
+	f.wait("dials ahead in vain, again and again", func() bool { return dials.Load() > before+2 || !again(f) })
+	if s := f.c.Status(); !s.Connected || s.Reason != emitter.Slow || s.Connections != 1 {
 		t.Errorf("status %+v", s)
 	}
 	r.Release()

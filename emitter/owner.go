@@ -307,9 +307,10 @@ func (o *owner) pause(now time.Time) {
 }
 
 // nextFailed is a failed dial ahead of a rotation: cur goes on. A peer that
-// accepts but does not shake hands serves one connection at a time.
+// accepts but does not shake hands serves one connection at a time; one that
+// does not read cur either stands still, and would leave a drain unanswered.
 func (o *owner) nextFailed(now time.Time, err *Error) {
-	if err.Doing == doHandshake && err.Class == Timeout {
+	if err.Doing == doHandshake && err.Class == Timeout && !o.state.Stalled {
 		o.serial[o.cur.address] = true
 		return
 	}

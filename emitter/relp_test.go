@@ -68,8 +68,8 @@ func TestRELPReplaysFromTheLastAck(t *testing.T) {
 			f.allConfirmed(n)
 			// What a session began with is the line behind the last answer that came
 			// through: a reset takes with it what the sender had not read.
-			acked, repeats := 0, 0
-			var starts []uint64
+			acked, repeats, received, dead := 0, 0, 0, true
+			var starts []uint64 // of the sessions behind a death; a slow machine ends quiet ones, too
 			for i, s := range r.Sessions() {
 				if len(s) == 0 {
 					continue
@@ -81,10 +81,13 @@ func TestRELPReplaysFromTheLastAck(t *testing.T) {
 				if first > acked || first < acked-128 {
 					t.Fatalf("session %d began with line %d, the last acknowledged before it was line %d", i, first, acked-1)
 				}
-				starts = append(starts, uint64(first*len(testLine(0)+"\n")))
+				if dead {
+					starts = append(starts, uint64(first*len(testLine(0)+"\n")))
+				}
 				repeats += acked - first
 				acked = first + len(s)
-				if i < deaths && act != emittertest.AckDie {
+				received += len(s)
+				if dead = received%every == 0 && received/every <= deaths; dead && act != emittertest.AckDie {
 					acked-- // the last one got no answer
 				}
 			}

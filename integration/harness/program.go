@@ -70,6 +70,17 @@ func Launch(t testing.TB, name string, cmd *exec.Cmd) *Process {
 	return p
 }
 
+// Within has a command run in a network namespace, under the process id that it
+// would have anyway; "" is the one of the test.
+func Within(netns string, cmd *exec.Cmd) *exec.Cmd {
+	if netns == "" {
+		return cmd
+	}
+	in := exec.Command("ip", append([]string{"netns", "exec", netns, cmd.Path}, cmd.Args[1:]...)...)
+	in.Env, in.Dir, in.Stdin = cmd.Env, cmd.Dir, cmd.Stdin
+	return in
+}
+
 // PID is its process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ type Service struct {
 	Dir   string
 	Admin string // host:port
 	Feed  string // host:port of the HTTP feed "edge"
+	Netns string // the network namespace to run in; "" is the test's
 	*Process
 	// Peak is the largest resident set of all its processes so far, bytes.
 	Peak int64
@@ -74,7 +76,7 @@ func (s *Service) Tenants(n int, sinks string) {
 // Up starts the program and waits until it is ready.
 func (s *Service) Up(limit time.Duration) {
 	s.t.Helper()
-	s.Process = Start(s.t, "datasync run", "run", "--config", filepath.Join(s.Dir, "datasync.yaml"))
+	s.Process = Launch(s.t, "datasync run", Within(s.Netns, exec.Command(Binary(s.t), "run", "--config", filepath.Join(s.Dir, "datasync.yaml"))))
 	p := s.Process
 	Until(s.t, limit, "readiness", func() bool {
 		if !p.Running() {

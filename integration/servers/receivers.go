@@ -1,11 +1,14 @@
 package servers
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"datasync/integration/harness"
@@ -20,8 +23,9 @@ type Door struct {
 	GnuTLS bool   // rsyslog: the GnuTLS driver, else OpenSSL
 	RELP   bool   // rsyslog: RELP, TLS by OpenSSL, 1.2 at most whatever is asked
 	Queue  Queue  // rsyslog: what lies between its input and the file
+	Netns  string // the network namespace of the receiver, "" is the test's; then with an Addr in it
+	Addr   string // "" is chosen
 	Name   string // of the receiver and what was chosen
-	Addr   string
 	Out    string // the file, one event a line, the JSON last
 }
 
@@ -67,10 +71,29 @@ type Receiver struct {
 func (r *Receiver) Up() {
 	r.t.Helper()
 	var addrs []string
+	netns := ""
 	for _, d := range r.Doors {
-		addrs = append(addrs, d.Addr)
+		if netns = d.Netns; netns == "" { // one elsewhere is waited for by the emitters
+			addrs = append(addrs, d.Addr)
+		}
 	}
-	r.Process = launch(r.t, r.name, r.command(), addrs...)
+	r.Process = launch(r.t, r.name, harness.Within(netns, r.command()), addrs...)
+}
+
+// Kill kills -9 it and the processes that it made for its connections, as socat does.
+func (r *Receiver) Kill() {
+	r.t.Helper()
+	r.Signal(syscall.SIGSTOP) // it makes no more
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", r.PID()))
+	if err != nil && r.Running() {
+		r.t.Fatal(err)
+	}
+	for _, text := range strings.Fields(string(raw)) {
+		if pid, err := strconv.Atoi(text); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
+		}
+	}
+	r.Process.Kill()
 }
 
 // newDoors names a door for each combination of framing and version (and driver).
@@ -82,7 +105,10 @@ func newDoors(t testing.TB, server string, doors []Door) []*Door {
 		d.Name = server + map[bool]string{true: "-gnutls"}[d.GnuTLS] +
 			map[bool]string{true: "-relp"}[d.RELP] + string(d.Queue) + map[bool]string{true: "-octet", false: "-lines"}[d.Octet] +
 			map[bool]string{true: "-tls12", false: "-tls13"}[d.TLS12]
-		d.Addr, d.Out = harness.FreePort(t), filepath.Join(dir, d.Name+".log")
+		d.Out = filepath.Join(dir, d.Name+".log")
+		if d.Addr == "" {
+			d.Addr = harness.FreePort(t)
+		}
 		out = append(out, &d)
 	}
 	return out
@@ -120,14 +146,14 @@ template(name="rfc5424" type="string" string="%%timereported:::date-rfc3339%%|%%
 }
 `, d.Name, d.Out, template, d.Queue.settings(d.Name), map[bool]string{true: "on", false: "off"}[d.Queue == Synced])
 		if d.RELP {
-			fmt.Fprintf(&b, `input(type="imrelp" address="127.0.0.1" port=%[2]q ruleset=%[1]q name=%[1]q maxDataSize="1m" tls="on"
+			fmt.Fprintf(&b, `input(type="imrelp" address=%[7]q port=%[2]q ruleset=%[1]q name=%[1]q maxDataSize="1m" tls="on"
   tls.caCert=%[3]q tls.myCert=%[4]q tls.myPrivKey=%[5]q tls.authMode="certvalid" tls.tlscfgcmd=%[6]q)
-`, d.Name, port(t, d.Addr), c.CA, c.Cert, c.Key, versions)
+`, d.Name, port(t, d.Addr), c.CA, c.Cert, c.Key, versions, host(t, d.Addr))
 			continue
 		}
-		fmt.Fprintf(&b, `input(type="imtcp" address="127.0.0.1" port=%[2]q ruleset=%[1]q name=%[1]q
+		fmt.Fprintf(&b, `input(type="imtcp" address=%[5]q port=%[2]q ruleset=%[1]q name=%[1]q
   streamDriver.name=%[3]q streamDriver.mode="1" streamDriver.authMode="x509/certvalid" gnutlsPriorityString=%[4]q)
-`, d.Name, port(t, d.Addr), driver, versions)
+`, d.Name, port(t, d.Addr), driver, versions, host(t, d.Addr))
 	}
 	conf := write(t, filepath.Join(dir, "rsyslog.conf"), b.String())
 	program := Installed(t, "/usr/sbin/rsyslogd", "receivers")
@@ -200,6 +226,73 @@ func NewStunnel(t testing.TB, c Certs) *Receiver {
 	return tool(t, d, fmt.Sprintf("%s %s", Installed(t, "stunnel", "receivers"), write(t, d.Out+".conf", fmt.Sprintf(
 		"foreground = yes\npid =\n[lines]\naccept = %s\nconnect = %s\ncert = %s\nkey = %s\nCAfile = %s\nverifyChain = yes\n",
 		d.Addr, backend, c.Cert, c.Key, c.CA))))
+}
+
+// NewGnuTLS starts gnutls-serv, which knows no address to bind to and keeps no
+// file: as an echo server it says what it got on standard error, which is the
+// file (Echoed takes the lines out of it).
+func NewGnuTLS(t testing.TB, c Certs) *Receiver {
+	t.Helper()
+	d := toolDoor(t, "gnutls")
+	return tool(t, d, fmt.Sprintf("%s --echo --quiet --require-client-cert --verify-client-cert --port %s --x509certfile %s --x509keyfile %s --x509cafile %s >%s.out 2>>%s",
+		Installed(t, "gnutls-serv", "receivers"), port(t, d.Addr), c.Cert, c.Key, c.CA, d.Out, d.Out))
+}
+
+// What gnutls-serv says before and behind what it received, and first of all.
+var echoHead, echoTail, echoStart = []byte("received cmd: "), []byte("\n*** Processing "), []byte("Echo Server listening")
+
+// Echoed is the lines in what gnutls-serv said; used is how much of it they
+// account for, since it may still be in the middle of one.
+func Echoed(said []byte) (lines []byte, used int) {
+	for {
+		at := bytes.Index(said[used:], echoHead)
+		if at < 0 {
+			return lines, used
+		}
+		begin := used + at + len(echoHead)
+		end := bytes.Index(said[begin:], echoTail)
+		if end < 0 {
+			return lines, used
+		}
+		if cut := bytes.Index(said[begin:begin+end], echoStart); cut >= 0 { // it was killed in the middle
+			end = cut
+		}
+		lines = append(lines, said[begin:begin+end]...)
+		used = begin + end
+	}
+}
+
+// NewNcat starts ncat, which asks for no certificate.
+func NewNcat(t testing.TB, c Certs) *Receiver {
+	t.Helper()
+	d := toolDoor(t, "ncat")
+	return tool(t, d, fmt.Sprintf("%s --listen --keep-open --recv-only --ssl --ssl-cert %s --ssl-key %s 127.0.0.1 %s >>%s",
+		Installed(t, "ncat", "receivers"), c.Cert, c.Key, port(t, d.Addr), d.Out))
+}
+
+// NewJava starts a small program on JSSE.
+func NewJava(t testing.TB, c Certs) *Receiver {
+	t.Helper()
+	return ours(t, c, "java", strings.TrimSuffix(Installed(t, "javac", "consumers"), "c")+" -Xmx128m -XX:+UseSerialGC", "Receiver.java")
+}
+
+// NewNode starts a small program on Node's tls.
+func NewNode(t testing.TB, c Certs) *Receiver {
+	t.Helper()
+	return ours(t, c, "node", Installed(t, "node", "readers"), "receiver.mjs")
+}
+
+// NewPython starts a small program on Python's ssl.
+func NewPython(t testing.TB, c Certs) *Receiver {
+	t.Helper()
+	return ours(t, c, "python", Installed(t, "python3", "arrow"), "receiver.py")
+}
+
+// ours is a receiver of a few lines in another language.
+func ours(t testing.TB, c Certs, name, command, file string) *Receiver {
+	t.Helper()
+	d := toolDoor(t, name)
+	return tool(t, d, strings.Join([]string{command, Installed(t, "testbed/receivers/"+file, "receivers"), port(t, d.Addr), c.Cert, c.Key, c.CA, d.Out}, " "))
 }
 
 func toolDoor(t testing.TB, name string) *Door {

@@ -82,6 +82,15 @@ func port(t testing.TB, addr string) string {
 	return p
 }
 
+func host(t testing.TB, addr string) string {
+	t.Helper()
+	h, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
 func write(t testing.TB, path, text string) string {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Installs the receivers that integration/receivers starts: rsyslog (with RELP,
-# the OpenSSL and the GnuTLS driver), syslog-ng, socat, stunnel, openssl. Quick
-# where they are already. Needs Debian's apt-get, and root or sudo the first time.
+# the OpenSSL and the GnuTLS driver), syslog-ng, socat, stunnel, openssl,
+# gnutls-serv, ncat, and iproute2 for network namespaces. Java, Node and Python
+# run small programs of ours (below testbed/receivers); kafka.sh installs Java,
+# and the others must be there for npm and pyarrow anyway. Quick where all are
+# already. Needs Debian's apt-get, and root or sudo the first time.
 #
 # The packages of rsyslog and syslog-ng exclude each other, so syslog-ng is not
 # installed but unpacked, into the folder .testbed/syslog-ng beside this one.
 set -euo pipefail
 bed=$(cd "$(dirname "$0")/.." && pwd)/.testbed
-packages=(rsyslog rsyslog-openssl rsyslog-gnutls rsyslog-relp socat stunnel4 openssl
+packages=(rsyslog rsyslog-openssl rsyslog-gnutls rsyslog-relp socat stunnel4 openssl gnutls-bin ncat iproute2
 	libivykis0 libnet1 libpcre3 libwrap0 libjson-c5 libglib2.0-0) # the last six: what syslog-ng links to
 
 as_root() {
