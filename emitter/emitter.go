@@ -47,6 +47,9 @@ type Options struct {
 	// Control is called with each address about to be dialled (after DNS); an
 	// error refuses it (egress rules) and shows as reason "forbidden".
 	Control func(network, address string, c syscall.RawConn) error
+	// Dial connects in place of the kernel's TCP, whose socket options and
+	// Control it has to see to itself; nil: the kernel's. Simulations bring theirs.
+	Dial func(ctx context.Context, network, address string) (Transport, error)
 
 	// Unconfirmed is how many marks of a former life were read but not
 	// confirmed: numbering then starts with confirmed at 0 and read at

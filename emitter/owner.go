@@ -226,7 +226,7 @@ func (o *owner) watch(now time.Time, v view) time.Time {
 		return next
 	}
 	o.looked = now
-	t, _, err := look(o.cur.wire.TCPConn, now)
+	t, _, err := o.cur.wire.Look(now)
 	if err != nil {
 		return now.Add(every) // it has ended; the reader will say how
 	}

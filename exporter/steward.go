@@ -56,8 +56,8 @@ type adoption struct {
 // openLanes makes the sinks of the configuration and the lanes of the facts.
 func (s *Service) openLanes() error {
 	s.runner = lane.NewRunner(lane.RunnerOptions{
-		Spools: s.spools, Quarantine: quarantine{s.quarantine}, JournalID: s.store.ID(),
-		Retain: s.cfg.Journal.Retain, OnState: s.reporter.moved,
+		Spools: s.spools, Quarantine: quarantine{s.quarantine, s.o.Now}, JournalID: s.store.ID(),
+		Retain: s.cfg.Journal.Retain, OnState: s.reporter.moved, Now: s.o.Now,
 	})
 	st := &steward{s: s, sinks: map[state.Key]*lane.Sink{}, known: map[state.Key]state.Known{}, loaded: map[string]bool{},
 		poke: make(chan struct{}, 1), change: make(chan changed), adopts: make(chan adoption), settle: make(chan chan struct{}), ended: make(chan struct{})}
@@ -123,7 +123,7 @@ func (st *steward) apply(ctx context.Context, set *tenants.Set) error {
 			}
 		}
 	}
-	now := time.Now().UnixMilli()
+	now := st.s.o.Now().UnixMilli()
 	learn := map[state.Key]state.Known{}
 	var fresh []state.Key
 	var errs []error

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"syscall"
 	"time"
@@ -41,7 +42,9 @@ type Options struct {
 	Buffer int
 	// Control judges every address before it is connected to; nil: all are fine.
 	Control func(network, address string, c syscall.RawConn) error
-	Tuning  Tuning
+	// Dial connects in place of net.Dialer, and past Control; nil: that.
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	Tuning Tuning
 }
 
 // Tuning are times that tests shorten; the zero value is the defaults.
