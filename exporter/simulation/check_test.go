@@ -206,10 +206,9 @@ func (w *world) fromStream(s *sinkPlan, want []string, events map[string]*event)
 				w.wrong("%s: %s is foreign there", s.key(), id)
 			}
 		}
-		for _, id := range want {
-			if !have[id] {
-				w.wrong("%s: %s is missing", s.key(), id)
-			}
+		missing := slices.DeleteFunc(slices.Clone(want), func(id string) bool { return have[id] })
+		if len(missing) > 0 {
+			w.wrong("%s: %d of %d are missing, the first are %.5s", s.key(), len(missing), len(want), missing)
 		}
 		return got
 	}

@@ -141,7 +141,7 @@ func (p *plan) deliver(b *strings.Builder, s *sinkPlan) {
 		b.WriteString("    compression: zstd\n")
 	case 2:
 		s.end = ".parquet"
-		b.WriteString("    format: parquet\n")
+		b.WriteString("    format: parquet\n    compression: snappy\n") // see DESIGN.md, "zstd"
 	default:
 		s.end = ".ndjson.gz"
 	}
