@@ -44,6 +44,8 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (emitter.Transport, error)
 	// Now is the wall clock that events, lanes and the journal go by; nil is time.Now.
 	Now func() time.Time
+	// Chance gives the jitter of back-offs, in [0,1); nil: chance.
+	Chance func() float64
 	// Journal brings the file system and the sizes of the journal;
 	// the rest of it is the configuration's and the service's own.
 	Journal journal.Options

@@ -40,7 +40,7 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 		}
 	case set.Kinesis != nil:
 		o := kinesisOptions(set.Kinesis, s.cfg.Egress)
-		o.Buffer, o.Dial = buffer, s.netDial()
+		o.Buffer, o.Dial, o.Tuning.Chance = buffer, s.netDial(), s.o.Chance
 		stream, err := kinesis.New(o, s.runner)
 		if err != nil {
 			return nil, fmt.Errorf("sink %s/%s: %w", set.Tenant, set.Name, err)
@@ -66,7 +66,7 @@ func (s *Service) makeStream(set *tenants.Sink, peers state.Peers, buffer int) (
 		learned[a] = v
 	}
 	client := emitterOptions(set.Emitter, s.cfg.Egress)
-	client.Buffer, client.Dial = buffer, s.o.Dial
+	client.Buffer, client.Dial, client.Tuning.Chance = buffer, s.o.Dial, s.o.Chance
 	stream, err := emit.New(emit.Options{
 		Client: client,
 		Known:  peers,

@@ -58,7 +58,7 @@ type adoption struct {
 func (s *Service) openLanes() error {
 	s.runner = lane.NewRunner(lane.RunnerOptions{
 		Spools: s.spools, Quarantine: quarantine{s.quarantine, s.o.Now}, JournalID: s.store.ID(),
-		Retain: s.cfg.Journal.Retain, OnState: s.reporter.moved, Now: s.o.Now,
+		Retain: s.cfg.Journal.Retain, OnState: s.reporter.moved, Now: s.o.Now, Chance: s.o.Chance,
 	})
 	st := &steward{s: s, sinks: map[state.Key]*lane.Sink{}, known: map[state.Key]state.Known{}, loaded: map[string]bool{},
 		poke: make(chan struct{}, 1), change: make(chan changed), adopts: make(chan adoption), settle: make(chan chan struct{}), ended: make(chan struct{})}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"syscall"
@@ -55,6 +56,8 @@ type Tuning struct {
 	RetryMin, RetryMax time.Duration
 	// PauseMin and PauseMax bound that of a shard that throttles: 100 ms, 1 s.
 	PauseMin, PauseMax time.Duration
+	// Chance gives the jitter of back-offs, in [0,1); nil: chance.
+	Chance func() float64
 }
 
 func (o Options) withDefaults() Options {
@@ -63,6 +66,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Buffer == 0 {
 		o.Buffer = 1 << 20
+	}
+	if o.Tuning.Chance == nil {
+		o.Tuning.Chance = rand.Float64
 	}
 	for _, d := range []struct {
 		at *time.Duration

@@ -31,9 +31,12 @@ type post struct {
 func (w *world) burst() {
 	for range 1 + w.plan.rng.IntN(4) {
 		p := w.compose()
+		after := time.Duration(w.plan.rng.IntN(4000)) * time.Microsecond
 		w.posting.Add(1)
 		go func() {
 			defer w.posting.Done()
+			pause(context.Background(), after) // an order of the seed's, not the scheduler's
+			p.sent = w.since()
 			w.send(p)
 		}()
 	}
@@ -61,7 +64,6 @@ func (w *world) compose() *post {
 	if rng.IntN(3) == 0 {
 		p.key = fmt.Sprintf("key-%d", w.made)
 	}
-	p.sent = w.since()
 	w.mu.Lock()
 	w.posts = append(w.posts, p)
 	w.mu.Unlock()

@@ -248,6 +248,9 @@ func (w *world) jump() {
 		return // what a sink that is gone has to keep expires by that clock
 	}
 	by := []time.Duration{-time.Hour, time.Hour, -20 * time.Second, 20 * time.Second, 26 * time.Hour}[w.plan.rng.IntN(5)]
+	if by > time.Minute {
+		w.posting.Wait() // for ten minutes of that clock a key is remembered
+	}
 	w.trace("the clock jumps by %v", by)
 	w.ahead.Add(int64(by))
 }

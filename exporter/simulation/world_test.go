@@ -64,6 +64,7 @@ type world struct {
 	customer *simtcp.Host
 	made     int // events
 	effects  hash.Hash
+	jitter   *rand.Rand
 	log      bytes.Buffer
 	began    time.Time
 }
@@ -83,6 +84,7 @@ func newWorld(t *testing.T, seed uint64, dir string, certs emittertest.CertSet) 
 	w.plan = plan{rng: rand.New(rand.NewPCG(seed, 1)), dir: dir}
 	w.s3 = &store{w: w, rng: rand.New(rand.NewPCG(seed, 2)), objects: map[string]object{}, writes: map[string]int{}}
 	w.ahead.Store(int64(5 * 365 * 24 * time.Hour)) // bubbles begin in 2000, and events may not lie before
+	w.jitter = rand.New(rand.NewPCG(seed, 3))
 	var err error
 	if w.server, err = certs.Server(false); err != nil {
 		t.Fatal(err)
@@ -104,6 +106,13 @@ func newWorld(t *testing.T, seed uint64, dir string, certs emittertest.CertSet) 
 }
 
 func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+
+// chance is the seed's, for back-offs.
+func (w *world) chance() float64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.jitter.Float64()
+}
 
 // since is how long the run is under way, on no clock that jumps.
 func (w *world) since() time.Duration { return time.Since(w.began) }
@@ -170,7 +179,7 @@ func (w *world) boot() error {
 	}
 	l := &life{host: w.net.Host("service"), disk: w.disk, ended: make(chan error, 1)}
 	if l.svc, err = exporter.New(cfg, exporter.Options{
-		Log: zerolog.New(w), Version: "simulation", StopIn: 10 * time.Second, Now: w.now,
+		Log: zerolog.New(w), Version: "simulation", StopIn: 10 * time.Second, Now: w.now, Chance: w.chance,
 		Listen: func(_, address string) (net.Listener, error) { return l.host.Listen(address) },
 		Dial: func(ctx context.Context, network, address string) (emitter.Transport, error) {
 			c, err := l.host.Dial(ctx, network, address)

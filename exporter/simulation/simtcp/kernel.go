@@ -66,7 +66,11 @@ func (c *Conn) deliver(s segment) {
 	p := c.peer
 	switch {
 	case s.kind == rst:
-		p.cut(syscall.ECONNRESET)
+		if p.ended && !p.sent { // the kernel calls it so
+			p.cut(syscall.EPIPE)
+		} else {
+			p.cut(syscall.ECONNRESET)
+		}
 	case p.broken, s.kind == data && p.closed:
 		// Nobody there will ever read it.
 		if !p.broken {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -18,7 +19,7 @@ import (
 // Network connects hosts. Time is package time's, virtual in a bubble.
 type Network struct {
 	mu        sync.Mutex
-	rng       *rand.Rand
+	seed      uint64
 	listeners map[string]*Listener
 	paths     map[string]*path // by the address listened on
 	ports     int
@@ -27,13 +28,14 @@ type Network struct {
 // path is the way to an address; while it is blocked, nothing passes.
 type path struct {
 	blocked bool
-	conns   []*Conn // both ends of each
+	rng     *rand.Rand // of its own, so that what others do changes nothing for it
+	conns   []*Conn    // both ends of each
 	change  chan struct{}
 }
 
 // New makes a network; latencies are drawn by seed.
 func New(seed uint64) *Network {
-	return &Network{rng: rand.New(rand.NewPCG(seed, 0x7c9)), listeners: map[string]*Listener{}, paths: map[string]*path{}, ports: 40000}
+	return &Network{seed: seed, listeners: map[string]*Listener{}, paths: map[string]*path{}, ports: 40000}
 }
 
 // Host is a machine: what it holds of connections and listeners ends with it.
@@ -54,7 +56,9 @@ func (n *Network) Host(name string) *Host {
 func (n *Network) path(address string) *path {
 	p := n.paths[address]
 	if p == nil {
-		p = &path{change: make(chan struct{})}
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(address)) // never fails
+		p = &path{change: make(chan struct{}), rng: rand.New(rand.NewPCG(n.seed, h.Sum64()))}
 		n.paths[address] = p
 	}
 	return p
@@ -90,7 +94,7 @@ func (h *Host) Dial(ctx context.Context, _, address string) (*Conn, error) {
 		return &net.OpError{Op: "dial", Net: "tcp", Addr: addr(address), Err: err}
 	}
 	n.mu.Lock()
-	latency := time.Duration(50+n.rng.IntN(3000)) * time.Microsecond
+	latency := time.Duration(50+n.path(address).rng.IntN(3000)) * time.Microsecond
 	n.mu.Unlock()
 	if err := pause(ctx, latency); err != nil {
 		return nil, refused(err)
