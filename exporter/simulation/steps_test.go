@@ -240,6 +240,7 @@ func (w *world) read() {
 		w.t.Fatal(err)
 	}
 	w.life.svc.Reload()
+	w.settle() // a sink that went has flushed, and watches no more
 }
 
 // jump sets the wall clock forward or back.

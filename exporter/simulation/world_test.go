@@ -149,7 +149,7 @@ func (w *world) Write(p []byte) (int, error) {
 func (w *world) newReceiver(key string) *receiver {
 	r := &receiver{w: w, key: key, address: fmt.Sprintf("127.0.0.1:%d", 7001+len(w.receivers)), weak: w.plan.rng.IntN(4) == 0}
 	if w.plan.rng.IntN(2) == 0 {
-		r.behind = time.Duration(1+w.plan.rng.IntN(100)) * time.Millisecond
+		r.behind = time.Duration(1+w.plan.rng.IntN(900)) * time.Millisecond // the promise: a rotation, of a second at least
 	}
 	if err := r.start(); err != nil {
 		w.t.Fatal(err)
@@ -203,12 +203,21 @@ func (w *world) boot() error {
 	return nil
 }
 
+// settle has the receivers store what they read: where nobody watches them,
+// their death with it is outside the promise. See DESIGN.md, "Both at once".
+func (w *world) settle() {
+	for _, r := range w.receivers {
+		r.settle()
+	}
+}
+
 // stop ends the service in good order.
 func (w *world) stop() error {
 	w.trace("stop")
 	w.life.cancel()
 	err := <-w.life.ended
 	w.life.host.Kill()
+	w.settle()
 	w.trace("stopped")
 	return err
 }
@@ -218,9 +227,7 @@ func (w *world) stop() error {
 func (w *world) crash(power bool) {
 	w.trace("crash, power %v", power)
 	w.doubt.Add(1)
-	for _, r := range w.receivers {
-		r.settle() // see DESIGN.md, "Both at once"
-	}
+	w.settle()
 	w.disk.Crash()
 	if power {
 		w.life.host.Vanish()
