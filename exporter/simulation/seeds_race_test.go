@@ -3,4 +3,4 @@
 package simulation_test
 
 // defaultSeeds is fewer under the race detector, which slows a seed down tenfold.
-const defaultSeeds = 20
+const defaultSeeds = 5

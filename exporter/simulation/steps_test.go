@@ -99,9 +99,25 @@ func (w *world) meddleReceiver() {
 	case 5: // killed and back at once
 		r.down(false)
 		r.raise()
+	case 6:
+		r.dieFrozen()
 	default:
 		r.raise()
 	}
+}
+
+// dieFrozen stops the process with lines on their way and a drain due, kills
+// it, and has it back before anybody dials. Not where a bare FIN is taken for an
+// answer: such a death looks like one.
+func (r *receiver) dieFrozen() {
+	if r.weak {
+		return
+	}
+	r.freeze()
+	r.w.burst()
+	pause(context.Background(), time.Duration(r.w.plan.rng.Int64N(int64(5*time.Second))))
+	r.down(false)
+	r.raise()
 }
 
 // raise has a receiver run, whatever it was.
