@@ -40,7 +40,7 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 		}
 	case set.Kinesis != nil:
 		o := kinesisOptions(set.Kinesis, s.cfg.Egress)
-		o.Buffer, o.Dial, o.Tuning.Chance = buffer, s.netDial(), s.o.Chance
+		o.Buffer, o.Dial, o.Chance = buffer, s.netDial(), s.o.Chance
 		stream, err := kinesis.New(o, s.runner)
 		if err != nil {
 			return nil, fmt.Errorf("sink %s/%s: %w", set.Tenant, set.Name, err)

@@ -467,5 +467,5 @@ func (s *Sink) unflush(f *flusher) {
 // backoff is how long to wait after the n-th failure in a row, with jitter.
 func (s *Sink) backoff(n int, least, most time.Duration) time.Duration {
 	d := min(least<<min(n-1, 16), most)
-	return d/2 + time.Duration(s.o.Tuning.Chance()*float64(d/2))
+	return d/2 + time.Duration(s.o.Chance()*float64(d/2))
 }

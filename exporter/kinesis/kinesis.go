@@ -44,7 +44,9 @@ type Options struct {
 	// Control judges every address before it is connected to; nil: all are fine.
 	Control func(network, address string, c syscall.RawConn) error
 	// Dial connects in place of net.Dialer, and past Control; nil: that.
-	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Chance gives the jitter of back-offs, in [0,1); nil: chance.
+	Chance func() float64
 	Tuning Tuning
 }
 
@@ -56,8 +58,6 @@ type Tuning struct {
 	RetryMin, RetryMax time.Duration
 	// PauseMin and PauseMax bound that of a shard that throttles: 100 ms, 1 s.
 	PauseMin, PauseMax time.Duration
-	// Chance gives the jitter of back-offs, in [0,1); nil: chance.
-	Chance func() float64
 }
 
 func (o Options) withDefaults() Options {
@@ -67,8 +67,8 @@ func (o Options) withDefaults() Options {
 	if o.Buffer == 0 {
 		o.Buffer = 1 << 20
 	}
-	if o.Tuning.Chance == nil {
-		o.Tuning.Chance = rand.Float64
+	if o.Chance == nil {
+		o.Chance = rand.Float64
 	}
 	for _, d := range []struct {
 		at *time.Duration
