@@ -204,7 +204,7 @@ func (k *conn) read() {
 	} else {
 		e = k.readEnd()
 	}
-	if t, _, err := look(k.wire.TCPConn, time.Now()); err == nil { // before Close: it is gone after
+	if t, _, err := k.wire.Look(time.Now()); err == nil { // before Close: it is gone after
 		e.tcp = t
 	}
 	k.c.mu.Lock()
@@ -257,14 +257,14 @@ func (k *conn) readEnd() ending {
 // the way, its reset comes now.
 func (k *conn) settle() error {
 	for {
-		_, state, err := look(k.wire.TCPConn, time.Now())
+		_, over, err := k.wire.Look(time.Now())
 		if err != nil {
 			return fmt.Errorf("reading TCP_INFO: %w", err)
 		}
-		if err := pendingError(k.wire.TCPConn); err != nil {
+		if err := k.wire.Err(); err != nil {
 			return err
 		}
-		if state == tcpClosed || state == tcpTimeWait {
+		if over {
 			return nil
 		}
 		select {

@@ -197,22 +197,13 @@ func (o *offering) Get(key string) (*tls.ClientSessionState, bool) {
 
 // attempt connects and shakes hands once; cfg is its own.
 func (c *Client) attempt(ctx context.Context, address string, cfg *tls.Config, own time.Time) (*conn, *Error) {
-	alive := keepAlive
-	if c.o.Confirm == Window { // what the peer's kernel says in the quiet counts
-		alive = min(alive, max(c.o.Tuning.Hold/2, time.Second))
+	reach := c.o.Dial
+	if reach == nil {
+		reach = c.dialTCP
 	}
-	dialer := net.Dialer{
-		Control:         c.control,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: alive, Interval: alive, Count: 4},
-	}
-	nc, derr := dialer.DialContext(ctx, "tcp", address)
+	tcp, derr := reach(ctx, "tcp", address)
 	if derr != nil {
 		return nil, classify(doConnect, address, derr, false, false)
-	}
-	tcp, ok := nc.(*net.TCPConn)
-	if !ok {
-		_ = nc.Close() // never used
-		return nil, classify(doConnect, address, fmt.Errorf("%T is no TCP connection", nc), false, false)
 	}
 	cfg = cfg.Clone()
 	certAsked := false
@@ -222,7 +213,7 @@ func (c *Client) attempt(ctx context.Context, address string, cfg *tls.Config, o
 			return get(r)
 		}
 	}
-	w := &wire{TCPConn: tcp}
+	w := &wire{Transport: tcp}
 	t := tls.Client(w, cfg)
 	began := time.Now()
 	herr := t.HandshakeContext(ctx)
@@ -250,6 +241,27 @@ func (c *Client) attempt(ctx context.Context, address string, cfg *tls.Config, o
 	return k, nil
 }
 
+// dialTCP connects the kernel's way.
+func (c *Client) dialTCP(ctx context.Context, network, address string) (Transport, error) {
+	alive := keepAlive
+	if c.o.Confirm == Window { // what the peer's kernel says in the quiet counts
+		alive = min(alive, max(c.o.Tuning.Hold/2, time.Second))
+	}
+	dialer := net.Dialer{
+		Control:         c.control,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: alive, Interval: alive, Count: 4},
+	}
+	nc, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := nc.(*net.TCPConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%T is no TCP connection", nc), nc.Close())
+	}
+	return tcpConn{tcp}, nil
+}
+
 // openSession opens a RELP session, within ctx.
 func (k *conn) openSession(ctx context.Context) (err error) {
 	stop := context.AfterFunc(ctx, func() { _ = k.wire.SetReadDeadline(time.Unix(1, 0)) }) // the read ends by it
@@ -269,7 +281,7 @@ func (c *Client) control(network, address string, raw syscall.RawConn) error {
 	return tune(raw)
 }
 
-func describe(address string, tcp *net.TCPConn, s tls.ConnectionState, own time.Time) Peer {
+func describe(address string, tcp Transport, s tls.ConnectionState, own time.Time) Peer {
 	p := Peer{
 		Address: address, Remote: tcp.RemoteAddr().String(), Resumed: s.DidResume,
 		Version: tls.VersionName(s.Version), Cipher: tls.CipherSuiteName(s.CipherSuite),

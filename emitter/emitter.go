@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"syscall"
@@ -47,6 +48,9 @@ type Options struct {
 	// Control is called with each address about to be dialled (after DNS); an
 	// error refuses it (egress rules) and shows as reason "forbidden".
 	Control func(network, address string, c syscall.RawConn) error
+	// Dial connects in place of the kernel's TCP, whose socket options and
+	// Control it has to see to itself; nil: the kernel's. Simulations bring theirs.
+	Dial func(ctx context.Context, network, address string) (Transport, error)
 
 	// Unconfirmed is how many marks of a former life were read but not
 	// confirmed: numbering then starts with confirmed at 0 and read at
@@ -98,7 +102,9 @@ type Tuning struct {
 	StallAfter  time.Duration // a write that makes no progress for so long is a stall; 2 s
 	DeadAfter   time.Duration // no ACK for so long with bytes unacknowledged is death; 20 s
 	RetryMin    time.Duration // first pause between attempts; 200 ms
-	Hold        time.Duration // Window: bytes acknowledged for so long, and the peer alive, count as read; 30 s
+	// Chance gives the jitter of back-offs, in [0,1); nil: chance. A simulation draws it by its seed.
+	Chance func() float64
+	Hold   time.Duration // Window: bytes acknowledged for so long, and the peer alive, count as read; 30 s
 }
 
 // Events are the client's calls to its owner. All of them come from one
@@ -224,6 +230,9 @@ func (o Options) withDefaults() Options {
 	or(&o.Tuning.DeadAfter, 20*time.Second)
 	or(&o.Tuning.RetryMin, 200*time.Millisecond)
 	or(&o.Tuning.Hold, 30*time.Second)
+	if o.Tuning.Chance == nil {
+		o.Tuning.Chance = rand.Float64
+	}
 	if o.RotateBytes <= 0 {
 		o.RotateBytes = 256 << 20
 	}

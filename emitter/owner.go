@@ -3,7 +3,6 @@ package emitter
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"time"
 )
@@ -226,7 +225,7 @@ func (o *owner) watch(now time.Time, v view) time.Time {
 		return next
 	}
 	o.looked = now
-	t, _, err := look(o.cur.wire.TCPConn, now)
+	t, _, err := o.cur.wire.Look(now)
 	if err != nil {
 		return now.Add(every) // it has ended; the reader will say how
 	}
@@ -303,7 +302,7 @@ func (o *owner) pause(now time.Time) {
 	if o.downSince.IsZero() {
 		o.downSince = now
 	}
-	o.retryAt = now.Add(backoff(now.Sub(o.downSince), rand.Float64(), &o.c.o))
+	o.retryAt = now.Add(backoff(now.Sub(o.downSince), o.c.o.Tuning.Chance(), &o.c.o))
 }
 
 // nextFailed is a failed dial ahead of a rotation: cur goes on. A peer that
@@ -314,7 +313,7 @@ func (o *owner) nextFailed(now time.Time, err *Error) {
 		o.serial[o.cur.address] = true
 		return
 	}
-	o.retryAt = now.Add(backoff(0, rand.Float64(), &o.c.o))
+	o.retryAt = now.Add(backoff(0, o.c.o.Tuning.Chance(), &o.c.o))
 	if !o.state.Stalled {
 		o.show(State{Connected: true, Reason: err.Class, Err: err, Hint: err.Hint, Address: o.cur.address, NextRetry: o.retryAt})
 	}

@@ -102,11 +102,33 @@ func (q *queue) clear() {
 	*q = queue{ends: q.ends}
 }
 
+// Transport is the connection below TLS. The kernel's TCP is the one that
+// counts; a simulation brings one of its own, which must keep what drains rest
+// on: a peer's FIN says that it closed with nothing unread, and a reset that it
+// did not.
+type Transport interface {
+	net.Conn
+	// CloseWrite sends our FIN behind all that was written. The writer calls it, once.
+	CloseWrite() error
+	// SetLinger(0) makes Close forget what is unsent and reset the connection.
+	SetLinger(seconds int) error
+	// Look samples what the kernel knows. over: both FINs are acknowledged, or
+	// the connection was reset. It works on a connection that broke, until
+	// Close; called beside Read and Write.
+	Look(now time.Time) (t TCP, over bool, err error)
+	// Err takes the error that waits to be told (a reset that came after the
+	// FIN); nil where none does.
+	Err() error
+}
+
+// tcpConn is a Transport of the kernel's.
+type tcpConn struct{ *net.TCPConn }
+
 // wire is the net.Conn below TLS: it gathers records so that one system call
 // carries 256 KiB, and remembers whether the raw stream ended, which tls.Conn
 // does not tell (its io.EOF stands for close_notify and for a bare FIN).
 type wire struct {
-	*net.TCPConn
+	Transport
 	eof     atomic.Bool
 	blocked atomic.Bool // a write is waiting in the kernel
 
@@ -121,7 +143,7 @@ const wireSize = 256 << 10
 
 // Read reads from the socket and remembers its end.
 func (w *wire) Read(p []byte) (int, error) {
-	n, err := w.TCPConn.Read(p)
+	n, err := w.Transport.Read(p)
 	if errors.Is(err, io.EOF) {
 		w.eof.Store(true)
 	}
@@ -137,7 +159,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	}
 	w.sent += uint64(len(p))
 	if !w.gather {
-		return w.TCPConn.Write(p)
+		return w.Transport.Write(p)
 	}
 	if w.buf != nil && len(w.buf.b)+len(p) > wireSize {
 		if err := w.flushLocked(); err != nil {
@@ -162,7 +184,7 @@ func (w *wire) flushLocked() error {
 		return w.err
 	}
 	w.blocked.Store(true)
-	_, w.err = w.TCPConn.Write(w.buf.b)
+	_, w.err = w.Transport.Write(w.buf.b)
 	w.blocked.Store(false)
 	w.buf.release()
 	w.buf = nil
@@ -188,7 +210,7 @@ func (w *wire) startGathering() {
 func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 
 // SetDeadline sets the read deadline only.
-func (w *wire) SetDeadline(t time.Time) error { return w.TCPConn.SetReadDeadline(t) }
+func (w *wire) SetDeadline(t time.Time) error { return w.Transport.SetReadDeadline(t) }
 
 // The states of tcpi_state that matter at the end of a connection.
 const (
@@ -216,21 +238,21 @@ func tune(c syscall.RawConn) error {
 	return err
 }
 
-// look samples TCP_INFO. It works on a broken connection until it is closed.
-func look(c *net.TCPConn, now time.Time) (t TCP, state uint8, err error) {
+// Look is Transport's: it samples TCP_INFO.
+func (c tcpConn) Look(now time.Time) (t TCP, over bool, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return t, 0, err
+		return t, false, err
 	}
 	var info *unix.TCPInfo
 	cerr := raw.Control(func(fd uintptr) {
 		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	})
 	if cerr != nil {
-		return t, 0, cerr
+		return t, false, cerr
 	}
 	if err != nil {
-		return t, 0, err
+		return t, false, err
 	}
 	return TCP{
 		Unacked:  uint64(info.Unacked),
@@ -241,11 +263,11 @@ func look(c *net.TCPConn, now time.Time) (t TCP, state uint8, err error) {
 		LastAck:  time.Duration(info.Last_ack_recv) * time.Millisecond,
 		RTT:      time.Duration(info.Rtt) * time.Microsecond,
 		SampleAt: now,
-	}, info.State, nil
+	}, info.State == tcpClosed || info.State == tcpTimeWait, nil
 }
 
-// pendingError takes the socket's error (a reset that came after the FIN).
-func pendingError(c *net.TCPConn) error {
+// Err is Transport's: it takes SO_ERROR.
+func (c tcpConn) Err() error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err

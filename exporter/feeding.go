@@ -62,7 +62,7 @@ func (s *Service) makeFeed(f *tenants.Feed) (func(context.Context) error, error)
 		h, err := httpfeed.New(httpfeed.Options{
 			Name: f.Name, Intake: door, Keys: (*keys)(s), Formats: knownFormat, Facts: log,
 			Format: f.Format, Tenant: f.Tenant, MaxBody: f.HTTP.MaxBody, Cert: f.HTTP.Cert, Key: f.HTTP.Key,
-			Rate: s.rate, Ready: log.Err, OnError: said,
+			Rate: s.rate, Ready: log.Err, OnError: said, Now: s.o.Now,
 		})
 		if err != nil {
 			return nil, err
@@ -92,7 +92,7 @@ func (s *Service) makeFeed(f *tenants.Feed) (func(context.Context) error, error)
 // door is the way into a shard for a feed.
 func (s *Service) door(f *tenants.Feed, log *journal.Journal, rules func(feeds.TenantID) *redact.Rules) (*intake.Door, error) {
 	door, err := intake.New(intake.Options{
-		Feed: f.Name, Log: log, Quarantine: s.quarantine, Known: s.tenantKnown, Rules: rules, Trust: f.HTTP == nil,
+		Feed: f.Name, Log: log, Quarantine: s.quarantine, Known: s.tenantKnown, Rules: rules, Trust: f.HTTP == nil, Now: s.o.Now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("feed %s: %w", f.Name, err)
@@ -251,14 +251,17 @@ func (k *keys) ByKey(key string) (feeds.TenantID, bool) { return (*Service)(k).s
 func (k *keys) Known(id feeds.TenantID) bool { return (*Service)(k).tenantKnown(id) }
 
 // quarantine is the lanes' view of the quarantine.
-type quarantine struct{ q *intake.Quarantine }
+type quarantine struct {
+	q   *intake.Quarantine
+	now func() time.Time
+}
 
 // Refused is lane.Quarantine's.
 func (q quarantine) Refused(ctx context.Context, rs []lane.Refusal) error {
 	es := make([]intake.Entry, len(rs))
 	for i, r := range rs {
 		es[i] = intake.Entry{
-			Time: time.Now(), Tenant: r.Key.Tenant, Feed: r.Shard, Sink: r.Key.Sink, Format: "canonical",
+			Time: q.now(), Tenant: r.Key.Tenant, Feed: r.Shard, Sink: r.Key.Sink, Format: "canonical",
 			Reason: r.Reason, Size: len(r.Line), Data: r.Line,
 		}
 		if r.Seq != 0 {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"datasync/emitter"
 	"datasync/exporter/lane"
 	"datasync/exporter/lane/spool"
 	"datasync/exporter/s3"
@@ -38,6 +39,18 @@ type Options struct {
 	// Listen opens the listeners; nil is net.Listen. The demo and tests use it
 	// to learn the addresses.
 	Listen func(name, address string) (net.Listener, error)
+	// Dial reaches what sinks deliver to, past the egress rules; nil is the
+	// kernel's TCP, under those rules.
+	Dial func(ctx context.Context, network, address string) (emitter.Transport, error)
+	// Now is the wall clock that events, lanes and the journal go by; nil is time.Now.
+	Now func() time.Time
+	// Chance gives the jitter of back-offs, in [0,1); nil: chance.
+	Chance func() float64
+	// Journal brings the file system and the sizes of the journal;
+	// the rest of it is the configuration's and the service's own.
+	Journal journal.Options
+	// Watch is how the tenants' folder is followed.
+	Watch tenants.WatchOptions
 	// Done is called when a file feed that does not follow has read all.
 	Done func(feed string)
 }
@@ -77,7 +90,10 @@ func New(cfg *tenants.Service, o Options) (*Service, error) {
 	if o.Listen == nil {
 		o.Listen = func(_, address string) (net.Listener, error) { return net.Listen("tcp", address) }
 	}
-	s := &Service{cfg: cfg, o: o, log: o.Log, start: time.Now(), shards: map[string]*lane.Shard{},
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Service{cfg: cfg, o: o, log: o.Log, start: o.Now(), shards: map[string]*lane.Shard{},
 		logs: map[string]*journal.Journal{}, listeners: map[string]net.Listener{}}
 	s.notReady("starting")
 	s.reporter = newReporter(o.Log)
@@ -96,10 +112,9 @@ func (s *Service) notReady(why string) { s.ready.Store(&why) }
 
 func (s *Service) openStore() error {
 	dir := filepath.Join(s.cfg.DataDir, "journal")
-	store, err := journal.OpenStore(dir, journal.Options{
-		MaxBytes: s.cfg.Journal.MaxBytes, Retain: s.cfg.Journal.Retain,
-		Report: s.reporter.incident, Quota: s.quota,
-	})
+	o := s.o.Journal
+	o.MaxBytes, o.Retain, o.Report, o.Quota, o.Now = s.cfg.Journal.MaxBytes, s.cfg.Journal.Retain, s.reporter.incident, s.quota, s.o.Now
+	store, err := journal.OpenStore(dir, o)
 	if err != nil {
 		return fmt.Errorf("open the journal in %s: %w", dir, err)
 	}
@@ -145,7 +160,7 @@ func (s *Service) journal(name string) *journal.Journal {
 }
 
 func (s *Service) openTenants() error {
-	w, err := tenants.NewWatcher(s.cfg.Tenants, s.changed, tenants.WatchOptions{})
+	w, err := tenants.NewWatcher(s.cfg.Tenants, s.changed, s.o.Watch)
 	if err != nil {
 		return err
 	}
@@ -305,7 +320,7 @@ const (
 // it hit may still be had from its source. Starts do not put it off.
 func (s *Service) scrub(ctx context.Context) {
 	log := s.journal(controlShard)
-	t := time.NewTimer(scrubIn(log, time.Now()))
+	t := time.NewTimer(scrubIn(log, s.o.Now()))
 	defer t.Stop()
 	for {
 		select {
@@ -319,7 +334,7 @@ func (s *Service) scrub(ctx context.Context) {
 		}
 		s.reporter.failing("read the journal through", err)
 		if err == nil {
-			log.PutLater(journal.Fact{Key: scrubKey, Value: journal.AppendCounts(nil, uint64(time.Now().UnixMilli()))})
+			log.PutLater(journal.Fact{Key: scrubKey, Value: journal.AppendCounts(nil, uint64(s.o.Now().UnixMilli()))})
 		}
 		t.Reset(scrubEvery)
 	}

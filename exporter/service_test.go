@@ -351,3 +351,25 @@ func TestASinkThatIsRemovedAndPutBackGoesOn(t *testing.T) {
 		t.Errorf("%d of 80 events in the drops", len(ids))
 	}
 }
+
+// A sink that is away when its tenant's first event comes has its place too:
+// before that event.
+func TestASinkThatWasAwayAtTheFirstEvent(t *testing.T) {
+	b := newBench(t)
+	other := "  - name: other\n    dir: {path: \"{out}\"}\n    deliver: {max_age: 1s}\n"
+	b.tenant("t0001", gzipDrops+other)
+	b.up()
+	b.tenant("t0001", other)
+	b.svc.Reload()
+	for _, after := range []func(){
+		func() { b.tenant("t0001", gzipDrops+other); b.svc.Reload() }, func() {},
+	} {
+		if status, answer := b.post("t0001", events(fmt.Sprint(len(b.ids("sink=other"))), 20)); status != http.StatusOK {
+			t.Fatalf("%d %s", status, answer)
+		}
+		b.until("delivery to the other sink", func() bool { return len(b.ids("sink=other"))%20 == 0 && len(b.ids("sink=other")) > 0 })
+		after()
+	}
+	b.until("delivery of 40 events to the sink that was away", func() bool { return len(b.ids("sink=drops")) == 40 })
+	b.delivered(40)
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"time"
 
 	"datasync/emitter"
@@ -39,7 +40,7 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 		}
 	case set.Kinesis != nil:
 		o := kinesisOptions(set.Kinesis, s.cfg.Egress)
-		o.Buffer = buffer
+		o.Buffer, o.Dial, o.Chance = buffer, s.netDial(), s.o.Chance
 		stream, err := kinesis.New(o, s.runner)
 		if err != nil {
 			return nil, fmt.Errorf("sink %s/%s: %w", set.Tenant, set.Name, err)
@@ -65,7 +66,7 @@ func (s *Service) makeStream(set *tenants.Sink, peers state.Peers, buffer int) (
 		learned[a] = v
 	}
 	client := emitterOptions(set.Emitter, s.cfg.Egress)
-	client.Buffer = buffer
+	client.Buffer, client.Dial, client.Tuning.Chance = buffer, s.o.Dial, s.o.Chance
 	stream, err := emit.New(emit.Options{
 		Client: client,
 		Known:  peers,
@@ -126,9 +127,19 @@ func framer(e *tenants.EmitterSink) (func(dst, lines []byte) []byte, error) {
 
 // openBuckets makes what all S3 sinks share.
 func (s *Service) openBuckets() error {
-	s.buckets = s3.NewClients(s.store.ID(), s3.Options{Control: newEgress(s.cfg.Egress).control,
+	s.buckets = s3.NewClients(s.store.ID(), s3.Options{Control: newEgress(s.cfg.Egress).control, Dial: s.netDial(),
 		Report: func(message string) { s.log.Warn().Msg(message) }})
 	return nil
+}
+
+// netDial is Options.Dial for those to whom a connection is just that.
+func (s *Service) netDial() func(ctx context.Context, network, address string) (net.Conn, error) {
+	if s.o.Dial == nil {
+		return nil
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		return s.o.Dial(ctx, network, address)
+	}
 }
 
 // TestSink tries one sink out with the service's settings, by the code with

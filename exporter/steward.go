@@ -12,6 +12,7 @@ import (
 	"datasync/exporter/lane"
 	"datasync/exporter/state"
 	"datasync/exporter/tenants"
+	"datasync/feeds"
 	"datasync/feeds/journal"
 )
 
@@ -56,8 +57,8 @@ type adoption struct {
 // openLanes makes the sinks of the configuration and the lanes of the facts.
 func (s *Service) openLanes() error {
 	s.runner = lane.NewRunner(lane.RunnerOptions{
-		Spools: s.spools, Quarantine: quarantine{s.quarantine}, JournalID: s.store.ID(),
-		Retain: s.cfg.Journal.Retain, OnState: s.reporter.moved,
+		Spools: s.spools, Quarantine: quarantine{s.quarantine, s.o.Now}, JournalID: s.store.ID(),
+		Retain: s.cfg.Journal.Retain, OnState: s.reporter.moved, Now: s.o.Now, Chance: s.o.Chance,
 	})
 	st := &steward{s: s, sinks: map[state.Key]*lane.Sink{}, known: map[state.Key]state.Known{}, loaded: map[string]bool{},
 		poke: make(chan struct{}, 1), change: make(chan changed), adopts: make(chan adoption), settle: make(chan chan struct{}), ended: make(chan struct{})}
@@ -123,7 +124,7 @@ func (st *steward) apply(ctx context.Context, set *tenants.Set) error {
 			}
 		}
 	}
-	now := time.Now().UnixMilli()
+	now := st.s.o.Now().UnixMilli()
 	learn := map[state.Key]state.Known{}
 	var fresh []state.Key
 	var errs []error
@@ -343,18 +344,25 @@ func (st *steward) complete(ctx context.Context, births []birth) error {
 
 func (st *steward) completeShard(ctx context.Context, sh *lane.Shard, log *journal.Journal, births []birth) error {
 	lanes := map[state.Key]state.Lane{}
+	away := st.away(log, births)
 	for _, b := range births {
 		id := log.TenantID(b.tenant)
-		t := st.s.set.Load().Tenant(id)
-		if t == nil || len(t.Sinks) == 0 {
+		keys := away[id]
+		if t := st.s.set.Load().Tenant(id); t != nil {
+			for _, sink := range t.Sinks {
+				if key := (state.Key{Tenant: id, Sink: sink.Name}); st.sinks[key] != nil {
+					keys = append(keys, key)
+				}
+			}
+		}
+		if len(keys) == 0 {
 			log.Release(b.tenant, log.Standing(b.tenant).End)
 			continue
 		}
-		for _, sink := range t.Sinks {
-			key := state.Key{Tenant: id, Sink: sink.Name}
+		for _, key := range keys {
 			if _, ok, err := sh.Home.Lane(key); err != nil {
 				return err
-			} else if !ok && st.sinks[key] != nil {
+			} else if !ok {
 				lanes[key] = state.Lane{}
 			}
 		}
@@ -371,6 +379,22 @@ func (st *steward) completeShard(ctx context.Context, sh *lane.Shard, log *journ
 		}
 	}
 	return nil
+}
+
+// away are the sinks of these tenants that were taken away: what comes now is
+// kept for them too, should they be put back.
+func (st *steward) away(log *journal.Journal, births []birth) map[feeds.TenantID][]state.Key {
+	born := map[feeds.TenantID]bool{}
+	for _, b := range births {
+		born[log.TenantID(b.tenant)] = true
+	}
+	out := map[feeds.TenantID][]state.Key{}
+	for key, kn := range st.known {
+		if kn.Gone != 0 && born[key.Tenant] {
+			out[key.Tenant] = append(out[key.Tenant], key)
+		}
+	}
+	return out
 }
 
 // run serves births and changes until ctx ends.

@@ -310,7 +310,7 @@ func (v *views) Act(ctx context.Context, tenant, sink string, a admin.Action) er
 	var err error
 	switch a {
 	case admin.Pause:
-		err = v.control.SetPause(ctx, k, &state.Pause{Since: time.Now().UnixMilli()})
+		err = v.control.SetPause(ctx, k, &state.Pause{Since: v.o.Now().UnixMilli()})
 	case admin.Resume:
 		err = v.control.SetPause(ctx, k, nil)
 	}

@@ -192,6 +192,9 @@ func (c *client) transport(cfg *aws.Config) *http.Transport {
 			}
 		}
 	}).GetTransport()
+	if c.o.Dial != nil {
+		t.DialContext = c.o.Dial
+	}
 	t.ResponseHeaderTimeout = 30 * time.Second
 	return t
 }

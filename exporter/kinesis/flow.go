@@ -3,7 +3,6 @@ package kinesis
 import (
 	"cmp"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -311,7 +310,7 @@ func (s *Sink) pauseShards(stored, failed map[string]int) {
 		if p.n++; stored[shard] > 0 || shard == "" && len(stored) > 0 {
 			p.n = 1
 		}
-		p.until = now.Add(backoff(p.n, s.o.Tuning.PauseMin, s.o.Tuning.PauseMax))
+		p.until = now.Add(s.backoff(p.n, s.o.Tuning.PauseMin, s.o.Tuning.PauseMax))
 	}
 }
 
@@ -387,7 +386,7 @@ func (s *Sink) failed(b *batch, err error) {
 	if e.Park {
 		longest *= 2
 	}
-	d := backoff(s.failures, s.o.Tuning.RetryMin, longest)
+	d := s.backoff(s.failures, s.o.Tuning.RetryMin, longest)
 	s.until = time.Now().Add(d)
 	s.tell(e, s.until)
 }
@@ -466,7 +465,7 @@ func (s *Sink) unflush(f *flusher) {
 }
 
 // backoff is how long to wait after the n-th failure in a row, with jitter.
-func backoff(n int, least, most time.Duration) time.Duration {
+func (s *Sink) backoff(n int, least, most time.Duration) time.Duration {
 	d := min(least<<min(n-1, 16), most)
-	return d/2 + rand.N(d/2+1)
+	return d/2 + time.Duration(s.o.Chance()*float64(d/2))
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"sync"
 	"syscall"
 	"time"
@@ -41,7 +43,11 @@ type Options struct {
 	Buffer int
 	// Control judges every address before it is connected to; nil: all are fine.
 	Control func(network, address string, c syscall.RawConn) error
-	Tuning  Tuning
+	// Dial connects in place of net.Dialer, and past Control; nil: that.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Chance gives the jitter of back-offs, in [0,1); nil: chance.
+	Chance func() float64
+	Tuning Tuning
 }
 
 // Tuning are times that tests shorten; the zero value is the defaults.
@@ -60,6 +66,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Buffer == 0 {
 		o.Buffer = 1 << 20
+	}
+	if o.Chance == nil {
+		o.Chance = rand.Float64
 	}
 	for _, d := range []struct {
 		at *time.Duration

@@ -3,6 +3,7 @@ package lane
 import (
 	"container/heap"
 	"context"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
@@ -25,6 +26,8 @@ type RunnerOptions struct {
 	// Encoders is how many may encode at once; 0 is one for each processor.
 	Workers, Encoders int
 	Now               func() time.Time // nil: time.Now
+	// Chance gives the jitter of back-offs, in [0,1); nil: chance.
+	Chance func() float64
 	// OnState is told of each change of a lane's state, with the Runner's lock
 	// held: it must only take note.
 	OnState func(k state.Key, shard string, s Status)
@@ -42,6 +45,9 @@ func (o RunnerOptions) withDefaults() RunnerOptions {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Chance == nil {
+		o.Chance = rand.Float64
 	}
 	if o.OnState == nil {
 		o.OnState = func(state.Key, string, Status) {}

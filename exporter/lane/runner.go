@@ -4,7 +4,6 @@ import (
 	"container/heap"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -318,7 +317,7 @@ func (r *Runner) failed(l *Lane, err error) {
 		return // Stop cut it short
 	}
 	e := failure(err)
-	if l.status.fail(e, r.env.now(), rand.Float64()) {
+	if l.status.fail(e, r.env.now(), r.o.Chance()) {
 		r.o.OnState(l.Key, l.shard.Name, l.status)
 	}
 	r.schedule(l, false, l.status.NextRetry)

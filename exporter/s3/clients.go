@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
 	"syscall"
@@ -27,6 +28,8 @@ import (
 type Options struct {
 	// Control judges each address before it is dialled (net.Dialer.Control).
 	Control func(network, address string, c syscall.RawConn) error
+	// Dial connects in place of net.Dialer, and past Control; nil: that.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Report is told once of each store that does not do what was asked of it
 	// and is used all the same. It must not wait.
 	Report func(message string)
@@ -83,7 +86,7 @@ func NewClients(journalID string, o Options) *Clients {
 	if o.Report == nil {
 		o.Report = func(string) {}
 	}
-	return &Clients{o: o, journalID: journalID, http: newHTTP(o.Control), own: aws.NewCredentialsCache(chain{}),
+	return &Clients{o: o, journalID: journalID, http: newHTTP(o), own: aws.NewCredentialsCache(chain{}),
 		by: map[way]weak.Pointer[client]{}, probes: map[store]*probe{}}
 }
 

@@ -33,11 +33,15 @@ const (
 )
 
 // newHTTP makes the one HTTP client of all sinks. It speaks HTTP/1.1, as S3 does.
-func newHTTP(control func(network, address string, c syscall.RawConn) error) *http.Client {
-	n := &network{dialer: net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}}
-	if control != nil {
-		n.dialer.Control = func(network, address string, c syscall.RawConn) error {
-			if err := control(network, address, c); err != nil {
+func newHTTP(o Options) *http.Client {
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}
+	n := &network{dial: dialer.DialContext}
+	if o.Dial != nil {
+		n.dial = o.Dial
+	}
+	if o.Control != nil {
+		dialer.Control = func(network, address string, c syscall.RawConn) error {
+			if err := o.Control(network, address, c); err != nil {
 				return &refusedError{err}
 			}
 			return nil
@@ -45,7 +49,7 @@ func newHTTP(control func(network, address string, c syscall.RawConn) error) *ht
 	}
 	return &http.Client{
 		Transport: bounded{&http.Transport{
-			Proxy: http.ProxyFromEnvironment, DialContext: n.dial, DialTLSContext: n.dialTLS,
+			Proxy: http.ProxyFromEnvironment, DialContext: n.reach, DialTLSContext: n.dialTLS,
 			TLSHandshakeTimeout: tlsTimeout, ResponseHeaderTimeout: answerTimeout, ExpectContinueTimeout: time.Second,
 			IdleConnTimeout: idleTimeout, MaxIdleConns: 128, MaxIdleConnsPerHost: 64,
 			WriteBufferSize: 64 << 10, MaxResponseHeaderBytes: 64 << 10,
@@ -56,10 +60,12 @@ func newHTTP(control func(network, address string, c syscall.RawConn) error) *ht
 }
 
 // network dials.
-type network struct{ dialer net.Dialer }
+type network struct {
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
 
-func (n *network) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	c, err := n.dialer.DialContext(ctx, network, address)
+func (n *network) reach(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := n.dial(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +84,7 @@ func (n *network) dialTLS(ctx context.Context, network, address string) (net.Con
 		return nil, err
 	}
 	cfg := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, RootCAs: roots}
-	raw, err := n.dial(ctx, network, address)
+	raw, err := n.reach(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}

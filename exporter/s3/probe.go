@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -18,7 +17,9 @@ type store struct{ endpoint, region, bucket, prefix string }
 
 // probe is what is known of a store.
 type probe struct {
-	mu    sync.Mutex // held while it is found out
+	// turn is held, as its one element, while it is found out: others wait, no
+	// longer than their contexts.
+	turn  chan struct{}
 	known bool
 	// ignores says that it was known to put where the key is taken all the same.
 	ignores bool
@@ -35,7 +36,7 @@ func (c *Clients) probed(set *tenants.S3Sink) *probe {
 	defer c.mu.Unlock()
 	p := c.probes[k]
 	if p == nil {
-		p = &probe{}
+		p = &probe{turn: make(chan struct{}, 1)}
 		c.probes[k] = p
 	}
 	return p
@@ -49,8 +50,12 @@ func (s *Sink) conditional(ctx context.Context, c *client) (bool, error) {
 		return true, nil
 	}
 	p := s.clients.probed(s.set)
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return false, s.failure("wait for the probe of", s.Prefix(), ctx.Err())
+	}
 	if p.known {
 		return !p.refuses, nil
 	}
@@ -83,10 +88,12 @@ func (s *Sink) Promise() string {
 		return "where the key is free"
 	}
 	p := s.clients.probed(s.set)
-	if !p.mu.TryLock() {
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	default:
 		return "not known yet: the store is being asked"
 	}
-	defer p.mu.Unlock()
 	switch {
 	case !p.known:
 		return "not known yet: the store could not be asked"

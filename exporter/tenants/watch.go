@@ -24,6 +24,8 @@ type WatchOptions struct {
 	Poll time.Duration
 	// Settle is how long it must be quiet before a change is read; 200ms.
 	Settle time.Duration
+	// PollOnly: the system is not asked to tell of changes.
+	PollOnly bool
 }
 
 // Watcher keeps the tenants' settings in step with their folder. An invalid
@@ -94,10 +96,13 @@ func (w *Watcher) check(all bool) Problems {
 func (w *Watcher) Run(ctx context.Context) error {
 	var told <-chan fsnotify.Event
 	var failed <-chan error
-	fw, err := fsnotify.NewWatcher()
-	if err == nil {
-		defer fw.Close()
-		told, failed = fw.Events, fw.Errors
+	var fw *fsnotify.Watcher
+	if !w.options.PollOnly {
+		var err error
+		if fw, err = fsnotify.NewWatcher(); err == nil {
+			defer fw.Close()
+			told, failed = fw.Events, fw.Errors
+		}
 	}
 	follow := func() {
 		if fw != nil {

@@ -28,7 +28,7 @@ var layers = [][]string{
 	{"exporter/dir", "exporter/emit", "exporter/s3", "exporter/kinesis"},
 	{"exporter/admin"},
 	{"exporter"},
-	{"exporter/trial"},
+	{"exporter/trial", "exporter/simulation"},
 	{"cmd/datasync"},
 }
 

@@ -116,6 +116,40 @@ func (c *CrashFS) Reboot() *CrashFS {
 	return next
 }
 
+// Restart gives the file system as the next process finds it where one was
+// killed and the machine stayed up: all that was written is there, synced or
+// not as it was. The old one goes on failing.
+func (c *CrashFS) Restart() *CrashFS {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.crashed = true
+	next := NewCrashFS(c.rng.Uint64())
+	for d := range c.dirs {
+		next.dirs[d] = true
+	}
+	copies := map[*node]*node{}
+	again := func(n *node) *node {
+		if copies[n] == nil { // a late call of the old process must not change it
+			copies[n] = &node{now: slices.Clone(n.now), disk: slices.Clone(n.disk), pending: slices.Clone(n.pending)}
+		}
+		return copies[n]
+	}
+	for p, n := range c.names {
+		next.names[p] = again(n)
+	}
+	for p, n := range c.durable {
+		next.durable[p] = again(n)
+	}
+	return next
+}
+
+// Crashed says whether the power went.
+func (c *CrashFS) Crashed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.crashed
+}
+
 func sortedKeys(a, b map[string]*node) []string {
 	var out []string
 	for k := range a {
