@@ -2,6 +2,7 @@ package s3
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -200,4 +201,18 @@ func TestCredentialsThatExpireAreHadAgain(t *testing.T) {
 			t.Errorf("assumed with %v", f.assumed)
 		}
 	}
+}
+
+// TestAPutWaitsForAProbeNoLongerThanItsContext: where another put is asking a
+// store that hangs, this one can still be cut short.
+func TestAPutWaitsForAProbeNoLongerThanItsContext(t *testing.T) {
+	s := New(newFake(t).settings(), NewClients("abc123", small))
+	s.clients.probed(s.set).turn <- struct{}{} // another's
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Put(ctx, drop(1, "x")); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	<-s.clients.probed(s.set).turn
+	mustPut(t, s, drop(1, "x"))
 }
