@@ -251,7 +251,7 @@ func (g *gatherer) took(o object, events int) error {
 // remove removes the object that was kept, and its manifest, which must be there.
 func (g *gatherer) remove(l *lane) error {
 	if l.kind == drops && !l.extra {
-		path := l.kept + ".manifest.json"
+		path := filepath.Join(filepath.Dir(l.kept), fmt.Sprintf("%s.%012d.manifest.json", l.name, l.read))
 		raw, err := os.ReadFile(path)
 		var m struct{ Events int }
 		if err == nil {
