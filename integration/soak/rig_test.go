@@ -179,7 +179,7 @@ func (r *rig) tenant(i int, s settings) {
 		"  - name: stream\n    kinesis: {stream: {stream}, region: eu-west-1, endpoint: \"{kinesis}\", partition_key: client_ip, aggregate: {packed}}\n",
 		"  - name: siem\n    emitter: {{siem}, rotate_every: {rotate}, retry_max: 2s}\n",
 	}
-	text := fmt.Sprintf("tenant: t%04d\napi_keys: [key-of-t%[1]04d]\nsinks:\n", i)
+	text := fmt.Sprintf("tenant: t%04d\napi_keys: [key-of-t%04[1]d]\nsinks:\n", i)
 	for k, sink := range sinks {
 		if kindNames[k] != s.without {
 			text += sink

@@ -157,7 +157,10 @@ func (r *rig) settle(l *log) {
 		r.tenant(i, settings{extra: true})
 	}
 	r.say("the load ends; %d arrivals to come", r.tally.figures().owed)
-	began, told := time.Now(), time.Now()
+	began, told, patience := time.Now(), time.Now(), patience
+	if r.t.Failed() { // a look is enough
+		patience = 20 * time.Second
+	}
 	for {
 		owed, _ := r.tally.outstanding()
 		led, ok := r.Ledger()

@@ -148,13 +148,14 @@ func (m *maker) next() (event, error) {
 	return event{tenant, line[:len(line)-1]}, err
 }
 
-// poison are records that are no events, whatever feed they come by.
+// poison are records that are no events, whatever feed they come by. A whole
+// JSON value comes first: only then is a body taken line by line.
 func poison(n int) (out [][]byte) {
 	for i := range n {
 		id := fmt.Sprintf(`"event_id":"poison-%d-%d","tenant_id":"t0001","source":"edge","kind":"mitigation","event_time":%d`, time.Now().UnixNano(), i, time.Now().UnixMilli())
 		out = append(out, []byte([]string{
-			`{` + id + `,"score":NaN}`, `{` + id + `,"text":"` + "\xff\xfe" + `"}`, `{` + id + `,"text":"a` + "\x01" + `b"}`,
-			`{` + id + `,"odd":1,"odd":2}`, `{` + id, `[` + id + `]`, `42`, `null`,
+			`42`, `{` + id + `,"score":NaN}`, `{` + id + `,"text":"` + "\xff\xfe" + `"}`, `{` + id + `,"text":"a` + "\x01" + `b"}`,
+			`{` + id + `,"odd":1,"odd":2}`, `{` + id, `"{` + `}"`, `null`,
 		}[i%8]))
 	}
 	return out
@@ -238,12 +239,18 @@ func (p *poster) until(tenant int, key string, body []byte) (status, accepted in
 			p.again.Add(int64(min(try, 1)))
 			return status, accepted, nil
 		}
+		if wrong, ok := err.(wrongAnswer); ok {
+			return status, 0, wrong
+		}
 		if try > 6000 {
 			return 0, 0, fmt.Errorf("a post is never answered: %d, %w", status, err)
 		}
 		harness.Pause(50 * time.Millisecond)
 	}
 }
+
+// wrongAnswer is one that no fault explains.
+type wrongAnswer struct{ error }
 
 func (p *poster) post(tenant int, key string, body []byte) (status, accepted int, err error) {
 	req, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s/v1/ingest/canonical/t%04d", p.feed, tenant), bytes.NewReader(body))
@@ -262,8 +269,12 @@ func (p *poster) post(tenant int, key string, body []byte) (status, accepted int
 		return 0, 0, err
 	}
 	var a struct{ Accepted int }
-	if resp.StatusCode == http.StatusOK {
+	switch resp.StatusCode {
+	case http.StatusOK:
 		err = json.Unmarshal(text, &a)
+	case http.StatusBadRequest, http.StatusServiceUnavailable:
+	default:
+		err = wrongAnswer{fmt.Errorf("a post of t%04d was answered with %s: %.300s", tenant, resp.Status, text)}
 	}
 	return resp.StatusCode, a.Accepted, err
 }
