@@ -32,10 +32,11 @@ type lane struct {
 	tenant int
 	kind   kind
 	extra  bool // of the sinks that faults add: nothing is owed there
+	files  bool // of the file feed
 	read   int  // the number of the last that was read
 	kept   string
-	events int // in it
-	last   int // which event of its source came last
+	events int         // in it
+	last   map[int]int // which event came last; of the file feed, of each file
 }
 
 // object is one that was found.
@@ -163,7 +164,7 @@ func (g *gatherer) find() (map[string][]object, error) {
 func (g *gatherer) lane(name string, part []string) (*lane, error) {
 	l := g.lanes[name]
 	if l == nil {
-		l = &lane{name: name, extra: part[1] == "extra", kind: drops}
+		l = &lane{name: name, extra: part[1] == "extra", files: strings.HasPrefix(part[2], "files-"), kind: drops, last: map[int]int{}}
 		if part[1] == kindNames[lake] {
 			l.kind = lake
 		}
@@ -198,10 +199,14 @@ func (g *gatherer) take(o object) error {
 		if !o.extra {
 			_, n = g.r.tally.arrive(drops, o.tenant, id)
 		}
-		if n <= o.last {
-			g.r.tally.found("%s: %s comes behind event %d of the same source", o.path, id, o.last)
+		from := 0
+		if o.files {
+			from = g.r.files.of(n)
 		}
-		o.last = n
+		if n <= o.last[from] {
+			g.r.tally.found("%s: %s comes behind event %d of the same source", o.path, id, o.last[from])
+		}
+		o.last[from] = n
 		return nil
 	})
 	if err != nil {

@@ -139,7 +139,7 @@ func (r *rig) sources() {
 	r.load = &load{t: r.t, tally: r.tally, most: r.outstanding, ended: make(chan struct{}), sources: []*source{
 		{feed: "kafka", share: 0.5, pulse: 50 * time.Millisecond, put: intoTopic, spoil: spoilTopic},
 		{feed: "edge", share: 0.25, pulse: 250 * time.Millisecond, put: r.poster.put, spoil: r.poster.spoil},
-		{feed: "files", share: 0.25, pulse: 50 * time.Millisecond, put: r.files.put, spoil: r.files.append},
+		{feed: "files", share: 0.25, pulse: 50 * time.Millisecond, put: r.files.put, spoil: r.files.spoil},
 	}}
 	for i, s := range r.load.sources {
 		s.seed = r.seed%1_000_000*10 + uint64(i) + 1

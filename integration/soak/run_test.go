@@ -49,10 +49,10 @@ type log struct {
 	made, loaded int // events when faults began, when they ended
 }
 
-// broken is when connections to receivers may have ended without a drain.
+// broken is a time in which connections to receivers may have ended without a drain.
 type broken struct {
-	at    time.Time
-	where int
+	from, to time.Time
+	where    int
 }
 
 // measure has all feeds give what is taken, with as many events on the way as
@@ -107,14 +107,12 @@ func (r *rig) strike(l *log, f fault) {
 	l.counts[f.name]++
 	l.n++
 	r.say("%s", f.name)
-	if f.breaks != 0 {
-		l.breaks = append(l.breaks, broken{time.Now(), f.breaks})
-	}
+	from := time.Now()
 	end := f.begin(r)
 	harness.Pause(r.every/5 + time.Duration(r.rng.Int64N(int64(r.every)*2/5)))
 	end()
 	if f.breaks != 0 {
-		l.breaks = append(l.breaks, broken{time.Now(), f.breaks})
+		l.breaks = append(l.breaks, broken{from, time.Now(), f.breaks})
 	}
 	r.say("%s: over", f.name)
 }
@@ -288,13 +286,13 @@ func (r *rig) reached(odd bool) (n int) {
 }
 
 // allowed is what the breaks of connections to a receiver may have repeated: at
-// each, what came in the two rotations before it. A rotation's drain may take
-// its time, the more so beside other faults.
+// each, what came in the two rotations before it and until it was over. A second
+// on either side is that in which the file was read, one that in which a drain
+// was answered.
 func (r *rig) allowed(l *log, f *follower, where int) (n int64) {
-	window := 2*r.rotate + 10*time.Second
 	for _, b := range l.breaks {
 		if b.where&where != 0 {
-			n += f.until(b.at.Add(2*time.Second)) - f.until(b.at.Add(-window))
+			n += f.until(b.to.Add(2*time.Second)) - f.until(b.from.Add(-2*r.rotate-2*time.Second))
 		}
 	}
 	return n

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sort"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -289,7 +290,9 @@ type files struct {
 	size  int64
 	n     int
 	lines int64    // written, in all
+	made  int      // of them events
 	full  []filled // oldest first
+	first []int    // the first event of each file
 }
 
 // filled is a file that is written to no more.
@@ -298,7 +301,9 @@ type filled struct {
 	lines int64 // in it and all before it
 }
 
-func (w *files) append(lines [][]byte) error {
+func (w *files) spoil(lines [][]byte) error { return w.append(lines, 0) }
+
+func (w *files) append(lines [][]byte, events int) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.f == nil {
@@ -307,12 +312,13 @@ func (w *files) append(lines [][]byte) error {
 		if w.f, err = os.Create(filepath.Join(w.dir, fmt.Sprintf("%06d.ndjson", w.n))); err != nil {
 			return err
 		}
+		w.first = append(w.first, w.made+1)
 	}
 	n, err := w.f.Write(append(bytes.Join(lines, []byte("\n")), '\n'))
 	if err != nil {
 		return err
 	}
-	w.size, w.lines = w.size+int64(n), w.lines+int64(len(lines))
+	w.size, w.lines, w.made = w.size+int64(n), w.lines+int64(len(lines)), w.made+events
 	if w.size < w.limit {
 		return nil
 	}
@@ -326,7 +332,15 @@ func (w *files) put(es []event) error {
 	for _, e := range es {
 		lines = append(lines, e.line)
 	}
-	return w.append(lines)
+	return w.append(lines, len(lines))
+}
+
+// of is the file that an event is in: those of one are read in order, those of
+// several in turns.
+func (w *files) of(event int) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return sort.SearchInts(w.first, event+1)
 }
 
 // read removes the files that the feed has read, which says that it read so

@@ -100,7 +100,7 @@ func (w *watcher) sample() error {
 		if gone() {
 			return nil // it was ended meanwhile
 		}
-		if strings.Contains(err.Error(), "Timeout") {
+		if os.IsTimeout(err) {
 			return nil // frozen, or the machine is busy: the next one tells
 		}
 		return err
