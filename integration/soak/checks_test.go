@@ -110,3 +110,21 @@ func TestLeaksAreFound(t *testing.T) {
 		}
 	}
 }
+
+func TestImpossibleMetrics(t *testing.T) {
+	for _, c := range []struct {
+		name, value string
+		want        bool
+	}{
+		{"datasync_ledger_balanced", "1", false},
+		{"datasync_ledger_balanced", "0", true},
+		{`datasync_journal_incidents_total{kind="expired"}`, "1", true},
+		{`datasync_journal_incidents_total{kind="expired"}`, "0", false},
+		{`datasync_journal_incidents_total{kind="torn-tail"}`, "3", false},
+		{"go_goroutines", "7", false},
+	} {
+		if got := impossible(c.name, c.value); got != c.want {
+			t.Errorf("%s %s: %v", c.name, c.value, got)
+		}
+	}
+}

@@ -133,6 +133,9 @@ func (s *sample) ask(r *rig, pid int) error {
 	sc := bufio.NewScanner(resp.Body)
 	for sc.Scan() {
 		name, value, _ := strings.Cut(sc.Text(), " ")
+		if impossible(name, value) {
+			return fmt.Errorf("no fault of this run explains %s", sc.Text())
+		}
 		name, _, _ = strings.Cut(name, "{")
 		at, unit := -1, 1.0
 		switch {
@@ -173,6 +176,20 @@ func (s *sample) ask(r *rig, pid int) error {
 	s.used[rss] = pages * float64(os.Getpagesize()) / (1 << 20)
 	s.used[disk], err = onDisk(filepath.Join(r.Dir, "data"))
 	return err
+}
+
+// impossible says whether a metric is something that none of the faults may
+// lead to: damage, loss, an account that does not balance.
+func impossible(name, value string) bool {
+	if name == "datasync_ledger_balanced" {
+		return value != "1"
+	}
+	kind, ok := strings.CutPrefix(name, `datasync_journal_incidents_total{kind="`)
+	switch strings.TrimSuffix(kind, `"}`) {
+	case "damage", "expired", "fsync-failed", "fail-stop", "maintain", "reserve-released", "kafka-gap":
+		return ok && value != "0"
+	}
+	return false
 }
 
 // onDisk is what a folder takes of its disk, MB; files go while it is looked at.
