@@ -142,7 +142,12 @@ func (r *rig) start() {
 func (r *rig) down(kill bool) {
 	r.t.Helper()
 	r.watch.down()
-	r.End(kill)
+	r.Peak = max(r.Peak, r.PeakMemory())
+	if kill {
+		r.Kill()
+	} else { // it takes 30 s for its peers, and the machine may be busy
+		r.Stop(2 * time.Minute)
+	}
 	r.Forget()
 }
 
