@@ -291,14 +291,8 @@ type files struct {
 	n     int
 	lines int64    // written, in all
 	made  int      // of them events
-	full  []filled // oldest first
+	full  []string // those before it
 	first []int    // the first event of each file
-}
-
-// filled is a file that is written to no more.
-type filled struct {
-	path  string
-	lines int64 // in it and all before it
 }
 
 func (w *files) spoil(lines [][]byte) error { return w.append(lines, 0) }
@@ -323,7 +317,7 @@ func (w *files) append(lines [][]byte, events int) error {
 		return nil
 	}
 	path, f := w.f.Name(), w.f
-	w.full, w.f, w.size = append(w.full, filled{path, w.lines}), nil, 0
+	w.full, w.f, w.size = append(w.full, path), nil, 0
 	return f.Close()
 }
 
@@ -343,16 +337,33 @@ func (w *files) of(event int) int {
 	return sort.SearchInts(w.first, event+1)
 }
 
-// read removes the files that the feed has read, which says that it read so
-// many lines.
-func (w *files) read(lines int64) error {
+// tidy removes the files that are written to no more, once the feed has read
+// all that there is: it reads several in turns, so a count says nothing of one
+// of them before. Nothing is written meanwhile. read gives how many lines the
+// feed has read; where it is behind, or down, another time will do.
+func (w *files) tidy(read func() (lines int64, ok bool)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.full) > 0 && w.full[0].lines <= lines {
-		if err := os.Remove(w.full[0].path); err != nil {
+	if len(w.full) == 0 {
+		return nil
+	}
+	for began := time.Now(); ; harness.Pause(100 * time.Millisecond) {
+		lines, ok := read()
+		switch {
+		case lines > w.lines:
+			return fmt.Errorf("the file feed says that it read %d lines of %d", lines, w.lines)
+		case !ok || time.Since(began) > 2*time.Second:
+			return nil
+		}
+		if lines == w.lines {
+			break
+		}
+	}
+	for _, path := range w.full {
+		if err := os.Remove(path); err != nil {
 			return err
 		}
-		w.full = w.full[1:]
 	}
+	w.full = nil
 	return nil
 }

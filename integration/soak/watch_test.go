@@ -105,13 +105,8 @@ func (w *watcher) sample() error {
 		}
 		return err
 	}
-	l, ok := w.r.Ledger()
-	for _, f := range l.Feeds {
-		if ok && f.Feed == "files" {
-			if err := w.r.files.read(f.Read); err != nil {
-				return err
-			}
-		}
+	if err := w.r.files.tidy(w.r.linesRead); err != nil {
+		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -119,6 +114,17 @@ func (w *watcher) sample() error {
 		w.all = append(w.all, s)
 	}
 	return nil
+}
+
+// linesRead is how many lines the file feed has read.
+func (r *rig) linesRead() (int64, bool) {
+	l, ok := r.Ledger()
+	for _, f := range l.Feeds {
+		if f.Feed == "files" {
+			return f.Read, ok
+		}
+	}
+	return 0, false
 }
 
 var scraper = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
