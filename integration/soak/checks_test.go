@@ -83,14 +83,14 @@ func TestFollowerTakesEachLineOnce(t *testing.T) {
 
 func TestLeaksAreFound(t *testing.T) {
 	const lasts = 20 * time.Minute
-	series := func(of func(life, i int) float64) (all []sample) {
+	series := func(what int, of func(life, i int) float64) (all []sample) {
 		for life := 1; life <= 4; life++ {
 			for i := range 30 {
 				s := sample{life: life, at: time.Duration(life-1)*5*time.Minute + time.Duration(i)*10*time.Second, age: time.Duration(i) * 10 * time.Second}
 				for at := range s.used {
 					s.used[at] = 200
 				}
-				s.used[descriptors] = of(life, i)
+				s.used[what] = of(life, i)
 				all = append(all, s)
 			}
 		}
@@ -98,14 +98,15 @@ func TestLeaksAreFound(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name string
+		what int
 		of   func(life, i int) float64
 		grew int
 	}{
-		{"steady", func(_, i int) float64 { return 200 + float64(i%3)*30 }, 0},
-		{"one a second within a life", func(_, i int) float64 { return 200 + float64(i)*10 }, 4},
-		{"from life to life", func(life, _ int) float64 { return 100 * float64(life) }, 1},
+		{"steady", descriptors, func(_, i int) float64 { return 200 + float64(i%3)*30 }, 0},
+		{"two a second within a life", descriptors, func(_, i int) float64 { return 200 + float64(i)*20 }, 4},
+		{"from life to life", journal, func(life, _ int) float64 { return 100 * float64(life) }, 1},
 	} {
-		if table, grew := leaks(series(c.of), lasts); len(grew) != c.grew {
+		if table, grew := leaks(series(c.what, c.of), lasts); len(grew) != c.grew {
 			t.Errorf("%s: %q, want %d\n%s", c.name, grew, c.grew, table)
 		}
 	}

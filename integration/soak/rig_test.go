@@ -35,6 +35,7 @@ type plan struct {
 	retain      time.Duration // of the journal
 	journal     int64         // its cap, bytes
 	fileSize    int64         // of the files that the file feed follows
+	rest        bool          // in the end the service is looked at when it has nothing to do
 }
 
 // rig is the service with everything around it. The test's goroutine alone

@@ -21,6 +21,12 @@ func run(t *testing.T, o plan) {
 	t.Logf("faults of seed %d (DATASYNC_SOAK_SEED)", o.seed)
 	r := newRig(t, o)
 	r.start()
+	harness.Until(t, time.Minute, "sample at rest, before the first event", func() bool {
+		if err := r.watch.sample(); err != nil {
+			t.Fatal(err)
+		}
+		return len(r.watch.all) > 0
+	})
 	r.gather.start()
 	r.watch.start()
 	rate, what := o.rate, "as asked for"
@@ -181,6 +187,9 @@ func (r *rig) settle(l *log) {
 		harness.Pause(200 * time.Millisecond)
 	}
 	r.watch.stop()
+	if r.rest && !r.t.Failed() {
+		r.atRest()
+	}
 	r.gather.stop()
 	if err := r.gather.pass(true); err != nil {
 		r.t.Errorf("reading what arrived: %v", err)
@@ -191,6 +200,30 @@ func (r *rig) settle(l *log) {
 	r.rsyslog.Stop(time.Minute)
 	if err := r.gather.pass(true); err != nil {
 		r.t.Errorf("reading what arrived last: %v", err)
+	}
+}
+
+// atRest holds the service that has nothing to do any more to what it was before
+// the first event. Connections to stores are kept for a minute and a half.
+func (r *rig) atRest() {
+	r.t.Helper()
+	began, idle := time.Now(), r.watch.all[0]
+	for {
+		if err := r.watch.sample(); err != nil {
+			r.t.Errorf("watching the service at rest: %v", err)
+			return
+		}
+		now := r.watch.all[len(r.watch.all)-1]
+		ok := now.used[descriptors] <= idle.used[descriptors]+atRest && now.used[goroutines] <= idle.used[goroutines]+atRest
+		if late := time.Since(began) > patience; ok || late {
+			r.say("at rest: %.0f descriptors, %.0f before the first event; %.0f goroutines, %.0f; age of the life %.0f s", now.used[descriptors], idle.used[descriptors],
+				now.used[goroutines], idle.used[goroutines], now.age.Seconds())
+			if !ok {
+				r.t.Errorf("after %v at rest there are more descriptors or goroutines than before the first event", patience)
+			}
+			return
+		}
+		harness.Pause(time.Second)
 	}
 }
 

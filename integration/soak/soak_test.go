@@ -15,7 +15,7 @@ func TestSoakHours(t *testing.T) {
 	o := plan{
 		lasts: 30 * time.Minute, every: 10 * time.Second, stretch: 5 * time.Minute, share: 0.7,
 		tenants: 50, outstanding: 150_000, maxAge: 8 * time.Second, rotate: 5 * time.Second,
-		retain: time.Minute, journal: 512 << 20, fileSize: 16 << 20,
+		retain: time.Minute, journal: 512 << 20, fileSize: 16 << 20, rest: true,
 	}
 	if text := os.Getenv("DATASYNC_SOAK_FOR"); text != "" {
 		var err error
