@@ -31,7 +31,7 @@ type fault struct {
 // faults are all of them.
 var faults = []fault{
 	{"the service is killed", true, both, func(r *rig) func() { r.down(true); return r.start }},
-	{"the service is stopped", true, 0, func(r *rig) func() { r.down(false); return r.start }},
+	{"the service is stopped", true, both, func(r *rig) func() { r.down(false); return r.start }},
 	{"the service is killed, and again while it starts", true, both, func(r *rig) func() {
 		r.down(true)
 		p := r.begin()

@@ -23,11 +23,12 @@ type follower struct {
 	holed int64
 	torn  int
 	lines int64
+	again int64 // lines that had come before
 	grown []growth
 	buf   []byte
 }
 
-// growth is how many lines there were at a time.
+// growth is how many lines had come at a time, repeats left out.
 type growth struct {
 	at    time.Time
 	lines int64
@@ -67,7 +68,7 @@ func (f *follower) pass(a *tally) error {
 			break
 		}
 	}
-	f.grown = append(f.grown, growth{time.Now(), f.lines})
+	f.grown = append(f.grown, growth{time.Now(), f.lines - f.again})
 	if to := f.at &^ (holeSize - 1); to > f.holed {
 		if err := syscall.Fallocate(int(f.f.Fd()), punchHole|keepSize, f.holed, to-f.holed); err != nil {
 			return fmt.Errorf("%s: give back what was read: %w", f.path, err)
@@ -94,10 +95,12 @@ func (f *follower) take(a *tally, line []byte) {
 		a.found("%s: a line of t%s: %.200q", f.path, tenant, event)
 		return
 	}
-	a.arrive(siem, n, id)
+	if _, again := a.arrive(siem, n, id); again {
+		f.again++
+	}
 }
 
-// until is how many lines there were at a time.
+// until is how many lines had come at a time, repeats left out.
 func (f *follower) until(at time.Time) int64 {
 	i := sort.Search(len(f.grown), func(i int) bool { return f.grown[i].at.After(at) })
 	if i == 0 {

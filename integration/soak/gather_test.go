@@ -47,7 +47,7 @@ type object struct {
 }
 
 // gatherer reads what arrives in folders, buckets and receivers' files while it
-// arrives, and removes it. One goroutine does it all.
+// arrives, and removes it: one goroutine the objects, another the lines.
 type gatherer struct {
 	r       *rig
 	lanes   map[string]*lane
@@ -66,11 +66,18 @@ func newGatherer(r *rig) *gatherer {
 
 // start reads until stop. Parquet is read seldom: DuckDB is started for it.
 func (g *gatherer) start() {
+	i := 0
+	g.repeat(func() error { i++; return g.objectsPass(i%5 == 0) })
+	g.repeat(g.linesPass)
+}
+
+// repeat calls every second until stop.
+func (g *gatherer) repeat(pass func() error) {
 	g.wg.Go(func() {
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
-		for i := 1; ; i++ {
-			if err := g.pass(i%5 == 0); err != nil {
+		for {
+			if err := pass(); err != nil {
 				g.r.t.Errorf("reading what arrived: %v", err)
 				return
 			}
@@ -86,13 +93,19 @@ func (g *gatherer) start() {
 // stop ends the reading; then the test may call pass.
 func (g *gatherer) stop() { close(g.ended); g.wg.Wait() }
 
-// pass reads what is new.
-func (g *gatherer) pass(parquet bool) error {
+// pass reads all that is new.
+func (g *gatherer) pass() error { return errors.Join(g.linesPass(), g.objectsPass(true)) }
+
+func (g *gatherer) linesPass() error {
 	for _, f := range g.lines {
 		if err := f.pass(g.r.tally); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+func (g *gatherer) objectsPass(parquet bool) error {
 	found, err := g.find()
 	if err != nil {
 		return err
@@ -197,7 +210,7 @@ func (g *gatherer) take(o object) error {
 		}
 		_, n, _ := parseID(id)
 		if !o.extra {
-			_, n = g.r.tally.arrive(drops, o.tenant, id)
+			n, _ = g.r.tally.arrive(drops, o.tenant, id)
 		}
 		from := 0
 		if o.files {

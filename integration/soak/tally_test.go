@@ -77,28 +77,29 @@ func (a *tally) make(seed uint64, tenant int) {
 }
 
 // arrive notes that an event is at a sink of a tenant (0: of whom it is not
-// known), and gives which of its source's it is; 0 where there is none.
-func (a *tally) arrive(k kind, tenant int, id []byte) (seed uint64, n int) {
+// known). It gives which of its source's it is, 0 where there is none, and
+// whether it had arrived there before.
+func (a *tally) arrive(k kind, tenant int, id []byte) (n int, again bool) {
 	seed, n, ok := parseID(id)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	m := a.sources[seed]
 	if !ok || m == nil || n < 1 || n > m.n {
 		a.report("%s: %.80q arrived and was never made", kindNames[k], id)
-		return 0, 0
+		return 0, false
 	}
 	at, in := (n-1)/chunkSize, (n-1)%chunkSize
 	c := m.chunks[at]
 	if c == nil {
 		a.repeated(k, id)
-		return seed, n
+		return n, true
 	}
 	if is := int(c.tenant[in]); tenant != 0 && is != tenant {
 		a.report("%s: %s of t%04d arrived at t%04d", kindNames[k], id, is, tenant)
 	}
 	if c.got[in]&(1<<k) != 0 {
 		a.repeated(k, id)
-		return seed, n
+		return n, true
 	}
 	c.got[in] |= 1 << k
 	a.arrived[k]++
@@ -106,7 +107,7 @@ func (a *tally) arrive(k kind, tenant int, id []byte) (seed uint64, n int) {
 	if c.owed--; c.owed == 0 && c.made == chunkSize {
 		m.chunks[at] = nil
 	}
-	return seed, n
+	return n, false
 }
 
 func (a *tally) repeated(k kind, id []byte) {
