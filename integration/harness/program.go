@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -217,15 +218,30 @@ func Events(t testing.TB) int {
 	return n
 }
 
-// FreePort gives an address on loopback that was free a moment ago.
+// FreePort gives an address on loopback that was free a moment ago. It lies
+// below those that the kernel gives to outgoing connections: one of these, or
+// what is left of it for a minute, would keep a server that was ended from
+// listening there again.
 func FreePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	const from = 10_000
+	raw, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	var to int
+	if _, err := fmt.Sscan(string(raw), &to); err != nil || to < from+1000 {
+		t.Fatalf("ip_local_port_range is %q (%v): no room for servers' ports from %d on", raw, err, from)
+	}
+	for range 1000 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", from+rand.IntN(to-from)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatalf("no free port between %d and %d", from, to)
+	return ""
 }
 
 // Run runs the program to its end and gives its output; it must exit with code.

@@ -1,8 +1,10 @@
 package readers
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,6 +75,18 @@ func IDs(t testing.TB, dir, sink string) harness.IDs {
 		t.Fatal(err)
 	}
 	return ids
+}
+
+// Each has DuckDB read Parquet objects and calls with the id of each event in
+// each of them. Unlike the others it may be called beside the test, and leaves
+// nothing on the disk: it is for runs of hours.
+func Each(t testing.TB, files []string, call func(file, id string)) error {
+	a, err := both[0].ask(t, request{Format: parquet, Columns: columns([]string{"event_id"}), Files: files})
+	if err != nil {
+		return err
+	}
+	err = a.rows(func(r row) { call(files[r.file], r.id) })
+	return errors.Join(err, os.RemoveAll(filepath.Dir(a.out)))
 }
 
 // check is one call of Check.

@@ -345,6 +345,9 @@ func (r *Receive) In(sinks string) string {
 	return strings.NewReplacer("{receiver}", r.addr, "{ca}", r.certs.CA).Replace(sinks)
 }
 
+// Out is the file that it writes to.
+func (r *Receive) Out() string { return r.out }
+
 // IDs are those of the lines that it wrote.
 func (r *Receive) IDs() harness.IDs {
 	r.t.Helper()
