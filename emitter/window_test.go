@@ -120,7 +120,10 @@ func TestWindowBusyPeerEndsInOrder(t *testing.T) {
 	f.line = func(i int) string { return testLine(i) + strings.Repeat("y", 8000*i) }
 	f.mu.Unlock()
 	f.to(2)
-	f.wait("all acknowledged", func() bool { s := f.c.Status(); return len(f.ends) == 2 && s.Written == f.ends[1] && s.TCP.Unacked == 0 || !again(f) })
+	f.wait("all acknowledged", func() bool {
+		s := f.c.Status()
+		return len(f.ends) == 2 && s.Written == f.ends[1] && s.TCP.Unacked == 0 || !again(f)
+	})
 	pause(t, 50*time.Millisecond)
 	r.End(emittertest.Shutdown)
 	r.Release()
