@@ -32,8 +32,8 @@ var within = map[int]bound{
 var across = map[int]bound{rss: {0.25, 64}, heap: {0.30, 96}, journal: {0.25, 96}, disk: {0.25, 96}}
 
 // atRest is how many more descriptors and goroutines the service may have when
-// all has arrived and its connections have ended than it had before the first
-// event: half of one for each fault of five minutes.
+// all has arrived and its connections have ended than a new life of it has: half
+// of one for each fault of five minutes.
 const atRest = 15
 
 const (

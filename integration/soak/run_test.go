@@ -21,12 +21,6 @@ func run(t *testing.T, o plan) {
 	t.Logf("faults of seed %d (DATASYNC_SOAK_SEED)", o.seed)
 	r := newRig(t, o)
 	r.start()
-	harness.Until(t, time.Minute, "sample at rest, before the first event", func() bool {
-		if err := r.watch.sample(); err != nil {
-			t.Fatal(err)
-		}
-		return len(r.watch.all) > 0
-	})
 	r.gather.start()
 	r.watch.start()
 	rate, what := o.rate, "as asked for"
@@ -203,27 +197,38 @@ func (r *rig) settle(l *log) {
 	}
 }
 
-// atRest holds the service that has nothing to do any more to what it was before
-// the first event. Connections to stores are kept for a minute and a half.
+// atRest holds the service that has nothing to do any more to a new life of it,
+// which has the same journal and never had a fault. Connections to stores are
+// kept for a minute and a half.
 func (r *rig) atRest() {
 	r.t.Helper()
-	began, idle := time.Now(), r.watch.all[0]
-	for {
-		if err := r.watch.sample(); err != nil {
-			r.t.Errorf("watching the service at rest: %v", err)
-			return
-		}
-		now := r.watch.all[len(r.watch.all)-1]
-		ok := now.used[descriptors] <= idle.used[descriptors]+atRest && now.used[goroutines] <= idle.used[goroutines]+atRest
-		if late := time.Since(began) > patience; ok || late {
-			r.say("at rest: %.0f descriptors, %.0f before the first event; %.0f goroutines, %.0f; age of the life %.0f s", now.used[descriptors], idle.used[descriptors],
-				now.used[goroutines], idle.used[goroutines], now.age.Seconds())
-			if !ok {
-				r.t.Errorf("after %v at rest there are more descriptors or goroutines than before the first event", patience)
+	look := func(limit time.Duration, better func(a, b float64) float64) (s sample) {
+		first := len(r.watch.all)
+		for began := time.Now(); time.Since(began) < limit || len(r.watch.all) == first; harness.Pause(time.Second) {
+			if err := r.watch.sample(); err != nil {
+				r.t.Fatalf("watching the service at rest: %v", err)
 			}
-			return
 		}
-		harness.Pause(time.Second)
+		s = r.watch.all[first]
+		for _, one := range r.watch.all[first:] {
+			s.age = one.age
+			for i, v := range one.used {
+				s.used[i] = better(s.used[i], v)
+			}
+		}
+		r.watch.all = r.watch.all[:first] // they are of no load
+		return s
+	}
+	old := look(2*time.Minute, math.Min)
+	r.down(false)
+	r.start()
+	fresh := look(time.Minute, math.Max)
+	r.say("at rest at the age of %.0f s: %.0f descriptors and %.0f goroutines; a new life has %.0f and %.0f",
+		old.age.Seconds(), old.used[descriptors], old.used[goroutines], fresh.used[descriptors], fresh.used[goroutines])
+	for _, i := range []int{descriptors, goroutines} {
+		if old.used[i] > fresh.used[i]+atRest {
+			r.t.Errorf("at rest there are %.0f %s, in a new life %.0f", old.used[i], sampled[i], fresh.used[i])
+		}
 	}
 }
 
