@@ -38,7 +38,7 @@ const (
 	worse = 1.25
 	// tries is how often a stage that seems dearer is measured again: what else
 	// the machine does shows in one try, a change of ours in all of them.
-	tries = 4
+	tries = 8
 	// passThrough is what a stage that hands bytes through may allocate, an event.
 	passThrough = 0.02
 )
