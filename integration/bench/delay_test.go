@@ -90,7 +90,7 @@ const (
 	warmUp       = 5 * time.Second
 )
 
-// TestBenchDelay measures how long an event takes from the making of it to the
+// TestBenchDelay measures how long an event takes from its producer to the
 // receiver, through Kafka, at a steady rate: DATASYNC_RATE events a second, 20,000
 // where it says nothing. The generator, the broker and the receiver are on the
 // same machine.
@@ -123,7 +123,7 @@ func TestBenchDelay(t *testing.T) {
 		t.Errorf("the ledger does not balance: %+v", l)
 	}
 	t.Logf("%s in %.1f s, %.1f µs of processor time an event", said, time.Since(began).Seconds(), used)
-	t.Logf("event made → line at the receiver, at %d events/s: %v", rate, &to.took)
+	t.Logf("record made by the producer → line at the receiver, at %d events/s: %v", rate, &to.took)
 	if len(to.took.all) == 0 {
 		t.Error("nothing was measured")
 	}
@@ -172,7 +172,7 @@ func (w *stopwatch) read(c net.Conn) {
 	sc := bufio.NewScanner(c)
 	sc.Buffer(make([]byte, 64<<10), 1<<20)
 	for sc.Scan() {
-		_, rest, _ := bytes.Cut(sc.Bytes(), []byte(`"event_time":`))
+		_, rest, _ := bytes.Cut(sc.Bytes(), []byte(`"ingest_time":`)) // the record's timestamp
 		made, err := strconv.ParseInt(string(rest[:max(bytes.IndexByte(rest, ','), 0)]), 10, 64)
 		if now := time.Now(); err == nil && now.Sub(w.began) > warmUp {
 			w.took.add(now.Sub(time.UnixMilli(made)))
