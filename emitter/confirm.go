@@ -114,18 +114,15 @@ func (o *owner) keptEnd(now time.Time, e ending) {
 		// memory, where closing does not turn them into a reset.
 		abnormal = false
 		c.mu.Lock()
-		quiet := now.Sub(c.lastWrite) >= c.o.Tuning.Grace
-		c.mu.Unlock()
+		before := c.marks
 		// promise: with window, an end that we did not ask for proves nothing of what was just sent.
-		if e.notify && quiet {
-			c.mu.Lock()
-			before := c.marks
+		if e.notify && now.Sub(c.lastWrite) >= c.o.Tuning.Grace {
 			c.marks.drained(false)
-			m := c.marks
-			c.mu.Unlock()
-			o.progress(before, m)
-			c.answerFlushes(m.read)
 		}
+		m := c.marks
+		c.mu.Unlock()
+		o.progress(before, m)
+		c.answerFlushes(m.read)
 	}
 	o.cur = nil
 	cause := e.err

@@ -119,6 +119,7 @@ func (b *batch) tenantOf(rec *feeds.Record) feeds.TenantID {
 func (b *batch) named(key []byte) feeds.TenantID {
 	if rt := b.routes[feeds.TenantID(key)]; rt != nil {
 		if b.current(rt).known {
+			b.last = rt // the event that follows mostly says the same
 			return rt.tenant
 		}
 		return ""

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -25,33 +24,11 @@ const singlePosters = 64
 func singles(t *testing.T, b *bed, n int) source {
 	t.Helper()
 	bodies := arrays(t, b.file(n), 1, b.tenants)
-	return source{
-		feed: "  - name: bench\n    http: {listen: \"{feed}\"}\n    format: auto\n",
-		begin: func(s *harness.Service) {
-			queue := make(chan array, singlePosters)
-			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: singlePosters}}
-			defer client.CloseIdleConnections()
-			var workers sync.WaitGroup
-			var took spread
-			for range singlePosters {
-				workers.Go(func() {
-					for a := range queue {
-						began := time.Now()
-						if err := a.post(client, s.Feed); err != nil {
-							t.Error(err)
-						}
-						took.add(time.Since(began))
-					}
-				})
-			}
-			for _, a := range bodies {
-				queue <- a
-			}
-			close(queue)
-			workers.Wait()
-			t.Logf("answered: %v", &took)
-		},
-	}
+	return source{feed: httpFeed, begin: func(s *harness.Service) {
+		var took spread
+		postAll(t, s, bodies, singlePosters, took.add)
+		t.Logf("answered: %v", &took)
+	}}
 }
 
 // spread is how long things took.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"datasync/integration/harness"
 )
@@ -116,34 +117,38 @@ func files(t *testing.T, b *bed, n int) source {
 // posters is how many requests there are at a time.
 const posters = 8
 
-// posts are requests of up to 500 events of one tenant as a JSON array, each
-// sent by whoever is free and answered for before the next.
+const httpFeed = "  - name: bench\n    http: {listen: \"{feed}\"}\n    format: auto\n"
+
+// posts are requests of up to 500 events of one tenant as a JSON array.
 func posts(t *testing.T, b *bed, n int) source {
 	t.Helper()
 	bodies := arrays(t, b.file(n), 500, b.tenants)
-	return source{
-		feed: "  - name: bench\n    http: {listen: \"{feed}\"}\n    format: auto\n",
-		begin: func(s *harness.Service) {
-			queue := make(chan array)
-			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: posters}}
-			defer client.CloseIdleConnections()
-			var workers sync.WaitGroup
-			for range posters {
-				workers.Go(func() {
-					for a := range queue {
-						if err := a.post(client, s.Feed); err != nil {
-							t.Error(err)
-						}
-					}
-				})
+	return source{feed: httpFeed, begin: func(s *harness.Service) { postAll(t, s, bodies, posters, func(time.Duration) {}) }}
+}
+
+// postAll has bodies posted, each sent by whoever is free and answered for
+// before the next; took is told how long each answer was waited for.
+func postAll(t *testing.T, s *harness.Service, bodies []array, posters int, took func(time.Duration)) {
+	queue := make(chan array)
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: posters}}
+	defer client.CloseIdleConnections()
+	var workers sync.WaitGroup
+	for range posters {
+		workers.Go(func() {
+			for a := range queue {
+				began := time.Now()
+				if err := a.post(client, s.Feed); err != nil {
+					t.Error(err)
+				}
+				took(time.Since(began))
 			}
-			for _, a := range bodies {
-				queue <- a
-			}
-			close(queue)
-			workers.Wait()
-		},
+		})
 	}
+	for _, a := range bodies {
+		queue <- a
+	}
+	close(queue)
+	workers.Wait()
 }
 
 // array is the body of one request.
