@@ -29,7 +29,8 @@ type record struct {
 	count  []int          // lines on each
 	lastOn map[string]int // the latest connection on which an id came
 	backs  []int          // connections that began with what had come already
-	tooOld int            // lines that came again, and last before the two connections before
+	oldest int            // the first connection whose lines may come again on the latest one
+	tooOld int            // lines that came again, and last before that
 }
 
 func newRecord(path string, parse func([]byte, func(conn, id, hash string)) int) *record {
@@ -66,12 +67,10 @@ func (r *record) add(conn, id, hash string) {
 		if !known {
 			n = len(r.count)
 			r.conns[conn], r.count = n, append(r.count, 0)
-			if again {
-				r.backs = append(r.backs, n)
-			}
+			r.began(n, again)
 		}
 		r.count[n]++
-		if again && r.lastOn[id] < n-2 {
+		if again && r.lastOn[id] < r.oldest {
 			r.tooOld++
 		}
 		r.lastOn[id] = max(r.lastOn[id], n)
@@ -86,6 +85,19 @@ func (r *record) add(conn, id, hash string) {
 	}
 	if again {
 		r.repeats++
+	}
+}
+
+// began notes a connection. Two rotations are at stake at an abnormal end. If the
+// connection after it ends abnormally too, it has confirmed nothing, and the next
+// one begins where it began: at the same two rotations.
+func (r *record) began(n int, again bool) {
+	inRow := len(r.backs) > 0 && r.backs[len(r.backs)-1] == n-1
+	if !again || !inRow {
+		r.oldest = n - 2
+	}
+	if again {
+		r.backs = append(r.backs, n)
 	}
 }
 
@@ -170,5 +182,32 @@ func echoes() func(b []byte, each func(conn, id, hash string)) int {
 		rest = append(rest, lines...)
 		rest = append([]byte(nil), rest[plainLines(rest, each):]...)
 		return used
+	}
+}
+
+// TestWhatMayComeAgain: two connections' lines after an abnormal end, the same
+// ones after another behind it, and never older ones.
+func TestWhatMayComeAgain(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		conns  []string // the lines of each, a letter a line
+		tooOld int
+	}{
+		{"nothing", []string{"ab", "cd", "ef"}, 0},
+		{"two rotations", []string{"ab", "cd", "ef", "cdef"}, 0},
+		{"a third", []string{"ab", "cd", "ef", "abcdef"}, 2},
+		{"two ends in a row", []string{"ab", "cd", "ef", "c", "cdefg"}, 0},
+		{"two ends in a row, too far", []string{"ab", "cd", "ef", "c", "bcdefg"}, 1},
+		{"rotations between", []string{"ab", "cd", "ef", "cdef", "gh", "ij", "cd"}, 2},
+	} {
+		r := newRecord("", nil)
+		for i, lines := range c.conns {
+			for _, id := range lines {
+				r.add(fmt.Sprint(i), string(id), "")
+			}
+		}
+		if r.tooOld != c.tooOld {
+			t.Errorf("%s: %d too old, want %d", c.name, r.tooOld, c.tooOld)
+		}
 	}
 }
