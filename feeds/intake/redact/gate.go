@@ -18,6 +18,9 @@ func (r *Rules) Wants(line []byte, look schemas.Look) bool {
 	if r != nil && len(r.params) > 0 && look&schemas.LookParam != 0 {
 		return true
 	}
+	if look&schemas.LookEncoded == 0 {
+		return false // neither '%' nor '+' nor a payload in any text that is searched
+	}
 	return encoded(line) || plusScheme(line) || bytes.Contains(line, []byte(`yload_b64"`)) // from its rarest letter on: found sooner
 }
 

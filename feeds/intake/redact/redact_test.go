@@ -1,6 +1,7 @@
 package redact
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"net/url"
 	"strings"
@@ -300,7 +301,10 @@ func FuzzGate(f *testing.F) {
 		if len(text) > 4096 {
 			return
 		}
-		line := []byte(event(`"http_query":` + quote(text)))
+		line := []byte(event(`"http_query":` + quote(text) + `,"net":{"payload_b64":` + quote(base64.StdEncoding.EncodeToString([]byte(text))) + `},"x":[{"note":` + quote(text) + `}]`))
+		if len(text)%2 == 0 {
+			line = []byte(event(`"http_referrer":` + quote(text) + `,"x":[{"note":` + quote(text) + `}]`))
+		}
 		var h schemas.Head
 		if schemas.Scan(line, 1795309107123, &h) != nil {
 			return
