@@ -66,16 +66,16 @@ func Read(r *bufio.Reader, most int) (f Frame, err error) {
 	if f.Txn, _, err = number(r, true); err != nil {
 		return f, err
 	}
-	for len(f.Command) <= maxCommand {
+	for {
 		c, err := r.ReadByte()
 		if err != nil {
 			return f, within(err)
 		}
-		if c == ' ' {
+		if c == ' ' && f.Command != "" {
 			break
 		}
-		if c < 'a' || c > 'z' {
-			return f, fmt.Errorf("%w: a command with byte %q", ErrProtocol, c)
+		if c < 'a' || c > 'z' || len(f.Command) == maxCommand {
+			return f, fmt.Errorf("%w: a command with byte %q behind %q", ErrProtocol, c, f.Command)
 		}
 		f.Command += string(c)
 	}

@@ -40,7 +40,8 @@ func TestWhatIsNoFrame(t *testing.T) {
 		"": io.EOF, "1": io.ErrUnexpectedEOF, "1 rsp": io.ErrUnexpectedEOF, "1 rsp 6 200": io.ErrUnexpectedEOF, "1 rsp 6 200 OK": io.ErrUnexpectedEOF,
 		"x": ErrProtocol, "\n": ErrProtocol, "1\n": ErrProtocol, " 1 rsp 0\n": ErrProtocol, "1234567890 rsp 0\n": ErrProtocol, "1 RSP 0\n": ErrProtocol,
 		"1 rsp x\n": ErrProtocol, "1 rsp 101 ": ErrProtocol, "1 rsp 2 abc\n": ErrProtocol, "-1 rsp 0\n": ErrProtocol,
-		"1 " + strings.Repeat("a", 40) + " 0\n": ErrProtocol,
+		"1 " + strings.Repeat("a", 40) + " 0\n": ErrProtocol, "1 " + strings.Repeat("a", 33) + "0\n": ErrProtocol, "1 " + strings.Repeat("a", 33) + " 0\n": ErrProtocol,
+		"1  0\n": ErrProtocol,
 	} {
 		if f, err := read(text); !errors.Is(err, want) {
 			t.Errorf("%q: %v, %v, want %v", text, f, err, want)
@@ -51,6 +52,7 @@ func TestWhatIsNoFrame(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add([]byte("1 rsp 6 200 OK\n0 serverclose 0\n"))
 	f.Add([]byte("12 syslog 3 a\nb\n"))
+	f.Add([]byte("0 " + strings.Repeat("a", 33) + "0\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bufio.NewReader(bytes.NewReader(b))
 		for {
