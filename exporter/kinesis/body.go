@@ -3,6 +3,7 @@ package kinesis
 import (
 	"encoding/base64"
 	"encoding/json"
+	"slices"
 	"sync"
 )
 
@@ -73,6 +74,7 @@ func (b *batch) unit(i int) []*record {
 // appendBody builds the body of a PutRecords request as the SDK's serializer
 // does, without its detour through values: it costs a third.
 func (b *batch) appendBody(dst []byte, stream string, packed []byte) ([]byte, []byte) {
+	dst = slices.Grow(dst, b.bodySize(stream)) // at once: growing by and by copies it all over again
 	dst = append(dst, `{"Records":[`...)
 	for i := range b.units() {
 		if i > 0 {
@@ -97,6 +99,15 @@ func (b *batch) appendBody(dst []byte, stream string, packed []byte) ([]byte, []
 	dst = append(dst, `],"StreamName":`...)
 	dst = appendString(dst, []byte(stream))
 	return append(dst, '}'), packed
+}
+
+// bodySize is about how long the body becomes.
+func (b *batch) bodySize(stream string) int {
+	n := len(`{"Records":[],"StreamName":}`) + len(stream)
+	for _, r := range b.recs {
+		n += base64.StdEncoding.EncodedLen(r.size() + overhead)
+	}
+	return n + b.units()*len(`{"Data":"","ExplicitHashKey":"340282366920938463463374607431768211455","PartitionKey":""},`)
 }
 
 // appendString appends s as a JSON string.

@@ -3,6 +3,8 @@ package kinesis
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
@@ -50,7 +53,7 @@ func (c *client) put(ctx context.Context, body []byte, n int) ([]result, error) 
 		return nil, err
 	}
 	// What is left of a connection that broke may still read the body.
-	lent := &lent{r: bytes.NewReader(body)}
+	lent := lend(body)
 	defer lent.takeBack()
 	ctx = context.WithValue(ctx, bodyKey{}, lent)
 	out, err := sdk.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: &c.o.Stream, Records: []types.PutRecordsRequestEntry{}}, withOwnBody)
@@ -170,7 +173,11 @@ func (c chain) Retrieve(ctx context.Context) (aws.Credentials, error) {
 func withOwnBody(o *kinesis.Options) { o.APIOptions = append(o.APIOptions, useOwnBody) }
 
 func useOwnBody(stack *middleware.Stack) error {
-	_, err := stack.Serialize.Swap(ownBody{}.ID(), ownBody{})
+	if _, err := stack.Serialize.Swap(ownBody{}.ID(), ownBody{}); err != nil {
+		return err
+	}
+	// ownBody says what the body's hash is: the SDK would read the body for it.
+	_, err := stack.Finalize.Remove((&v4.ComputePayloadSHA256{}).ID())
 	return err
 }
 
@@ -241,14 +248,20 @@ func (ownBody) HandleSerialize(ctx context.Context, in middleware.SerializeInput
 		return out, md, fmt.Errorf("serialize PutRecords: %w", err)
 	}
 	in.Request = req
-	return next.HandleSerialize(ctx, in)
+	return next.HandleSerialize(v4.SetPayloadHash(ctx, body.hash), in)
 }
 
 // lent is a body whose bytes belong to somebody else again once the call is
 // over: no late reader sees what they become, which may be another tenant's.
 type lent struct {
-	mu sync.Mutex
-	r  *bytes.Reader // nil: taken back
+	hash string // SHA-256, hex, as the signature wants it
+	mu   sync.Mutex
+	r    *bytes.Reader // nil: taken back
+}
+
+func lend(body []byte) *lent {
+	sum := sha256.Sum256(body)
+	return &lent{hash: hex.EncodeToString(sum[:]), r: bytes.NewReader(body)}
 }
 
 var errTakenBack = errors.New("the call is over")
@@ -269,7 +282,7 @@ func (l *lent) Read(p []byte) (int, error) {
 	return l.r.Read(p)
 }
 
-// Seek is io.Seeker's: the SDK measures, hashes and repeats with it.
+// Seek is io.Seeker's: the SDK measures and repeats with it.
 func (l *lent) Seek(offset int64, whence int) (int64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

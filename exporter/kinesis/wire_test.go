@@ -1,8 +1,9 @@
 package kinesis
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
@@ -74,7 +76,7 @@ func TestBodyIsTheSDKs(t *testing.T) {
 			rt.Fatal(err)
 		}
 		in.Records = []types.PutRecordsRequestEntry{}
-		ctx := context.WithValue(context.Background(), bodyKey{}, &lent{r: bytes.NewReader(body)})
+		ctx := context.WithValue(context.Background(), bodyKey{}, lend(body))
 		if _, err := sdk.PutRecords(ctx, in, func(o *kinesis.Options) { o.APIOptions = append(o.APIOptions, useOwnBody) }); err != nil {
 			rt.Fatal(err)
 		}
@@ -89,6 +91,9 @@ func TestBodyIsTheSDKs(t *testing.T) {
 			rt.Errorf("ours: %s\nthe SDK's: %s", c.got[1].body, c.got[0].body)
 		}
 		for _, g := range c.got {
+			if want := g.signature(rt); g.header.Get("Authorization") != want {
+				rt.Errorf("signed as %s, want %s", g.header.Get("Authorization"), want)
+			}
 			for _, changes := range []string{"Authorization", "Amz-Sdk-Invocation-Id", "X-Amz-Date"} {
 				g.header.Del(changes)
 			}
@@ -97,6 +102,22 @@ func TestBodyIsTheSDKs(t *testing.T) {
 			rt.Errorf("ours: %+v\nthe SDK's: %+v", c.got[1], c.got[0])
 		}
 	})
+}
+
+// signature is what the SDK's signer makes of the request and the body that was sent.
+func (s *seen) signature(t *rapid.T) string {
+	at, err := time.Parse("20060102T150405Z", s.header.Get("X-Amz-Date"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(s.method, "https://kinesis.eu-west-1.amazonaws.com"+s.path, nil)
+	r.Header, r.ContentLength = s.header.Clone(), int64(len(s.body))
+	r.Header.Del("Authorization")
+	sum := sha256.Sum256(s.body)
+	if err := v4.NewSigner().SignHTTP(context.Background(), aws.Credentials{AccessKeyID: "a", SecretAccessKey: "b"}, r, hex.EncodeToString(sum[:]), "kinesis", "eu-west-1", at); err != nil {
+		t.Fatal(err)
+	}
+	return r.Header.Get("Authorization")
 }
 
 // identity gives the SDK keys and nothing else of this machine's.
@@ -376,7 +397,7 @@ func TestKeysAreReadBeforeTheyFail(t *testing.T) {
 
 // A body that was taken back gives nothing away.
 func TestLentBodies(t *testing.T) {
-	l := &lent{r: bytes.NewReader([]byte("secret"))}
+	l := lend([]byte("secret"))
 	b := make([]byte, 3)
 	if n, err := l.Read(b); n != 3 || err != nil {
 		t.Error(n, err)
@@ -423,7 +444,7 @@ func BenchmarkBody(b *testing.B) {
 			var body, packed []byte
 			for b.Loop() {
 				body, packed = bt.appendBody(body[:0], "s", packed)
-				ctx := context.WithValue(context.Background(), bodyKey{}, &lent{r: bytes.NewReader(body)})
+				ctx := context.WithValue(context.Background(), bodyKey{}, lend(body))
 				if _, err := sdk.PutRecords(ctx, empty, func(o *kinesis.Options) { o.APIOptions = append(o.APIOptions, useOwnBody) }); err != nil {
 					b.Fatal(err)
 				}

@@ -63,6 +63,7 @@ func (b *batch) begin(r *Request) {
 	b.req = r
 	b.now = b.door.o.Now().UnixMilli()
 	b.gen = b.door.gen.Add(1)
+	b.out.Arena = spare.take()
 	b.counts, b.read, b.more, b.last = Counts{}, 0, 0, nil
 	b.key, b.keyFor = b.key[:0], ""
 	if b.routes == nil || len(b.routes) > keepRoutes {
@@ -73,6 +74,8 @@ func (b *batch) begin(r *Request) {
 // end gives the batch back. What it handed out (rejects) stays with the caller.
 func (b *batch) end() {
 	b.out.Reset()
+	spare.give(b.out.Arena)
+	b.out.Arena = nil
 	clear(b.entries)
 	b.events, b.entries, b.rejects = b.events[:0], b.entries[:0], nil
 	b.req, b.in, b.reason, b.masked = nil, adapt.Input{}, "", ""
