@@ -90,10 +90,20 @@ func Scan(line []byte, now int64, h *Head) *Problem {
 	if len(line) > MaxEvent {
 		return &Problem{Reason: fmt.Sprintf("event is %d KiB: more than %d KiB", (len(line)+1023)>>10, MaxEvent>>10)}
 	}
+	return scan(line, now, h, true)
+}
+
+// ScanFirst is Scan for the event that text begins with, whatever stands behind
+// it: text[:h.End] is the event. An event of more than MaxEvent is a Problem.
+func ScanFirst(text []byte, now int64, h *Head) *Problem {
+	return scan(text[:min(len(text), MaxEvent+1)], now, h, false)
+}
+
+func scan(line []byte, now int64, h *Head, whole bool) *Problem {
 	*h = Head{}
 	s := scanner{lexer: lexer{b: line}, h: h, now: now}
 	i := s.members()
-	if i >= 0 {
+	if i >= 0 && whole {
 		i = s.end(i)
 	}
 	if i < 0 {
@@ -105,6 +115,9 @@ func Scan(line []byte, now int64, h *Head) *Problem {
 	if missing := requiredMask &^ s.seen; missing != 0 {
 		f := &fields[bits.TrailingZeros64(missing)]
 		return &Problem{Reason: f.Name + " is missing", Field: f.Name}
+	}
+	if h.End > MaxEvent {
+		return &Problem{Reason: fmt.Sprintf("event is more than %d KiB", MaxEvent>>10)}
 	}
 	h.Compact, h.Look = !s.loose, s.look
 	return nil

@@ -325,3 +325,21 @@ func TestProblemDay(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestScanFirst(t *testing.T) {
+	line := string(sample)
+	var whole, first Head
+	if p := Scan(sample, sampleNow, &whole); p != nil {
+		t.Fatal(p)
+	}
+	for _, behind := range []string{"", ",", "]", "\n{}", " x", "}"} {
+		if p := ScanFirst([]byte(line+behind), sampleNow, &first); p != nil || first.End != whole.End || first.Time != whole.Time || first.Look != whole.Look {
+			t.Errorf("with %q behind: %v, %+v, want %+v", behind, p, first, whole)
+		}
+	}
+	for _, text := range []string{line[:len(line)-1], "", "[" + line + "]", "{}", strings.Replace(line, `"source":"`, `"source":"`+strings.Repeat("x", MaxEvent), 1)} {
+		if p := ScanFirst([]byte(text), sampleNow, &first); p == nil {
+			t.Errorf("%.60s was taken", text)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package adapt
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -121,10 +122,48 @@ func TestLinesAndArraysGoOnBehindABadOne(t *testing.T) {
 	}
 }
 
+// sameAsEachAlone holds a body to what becomes of its values when each is
+// judged alone, once it is known where it ends.
+func sameAsEachAlone(t *testing.T, in *Input, got *Output) {
+	t.Helper()
+	var want Output
+	want.values(in, func(index int, v []byte) { want.add(in, index, v, v) })
+	if !bytes.Equal(got.Arena, want.Arena) || len(got.Events) != len(want.Events) || len(got.Bad) != len(want.Bad) {
+		t.Fatalf("%q: %d events, %d bad (%+v), want %d and %d (%+v)", in.Value, len(got.Events), len(got.Bad), got.Bad, len(want.Events), len(want.Bad), want.Bad)
+	}
+	for i := range got.Events {
+		if got.Events[i] != want.Events[i] {
+			t.Fatalf("%q: event %+v, want %+v", in.Value, got.Events[i], want.Events[i])
+		}
+	}
+	for i := range got.Bad {
+		g, w := &got.Bad[i], &want.Bad[i]
+		if g.Index != w.Index || g.Reason != w.Reason || !bytes.Equal(g.Data, w.Data) || g.Tenant != w.Tenant || g.More != w.More {
+			t.Fatalf("%q: bad %+v, want %+v", in.Value, g, w)
+		}
+	}
+}
+
+func TestBodiesAreTakenApart(t *testing.T) {
+	in := "{" + bare + "}"
+	big := strings.Replace(in, "edge", strings.Repeat("e", 300<<10), 1)
+	for _, body := range []string{
+		"[]", " [ ] ", "[" + in + "]", "[" + in + " , \n" + in + "]\n", in + "\n" + in, in + "\r\n\n" + in + "\n", "[" + in + "]\n[" + in + "," + in + "]",
+		"[" + in + ",7," + in + "]", "[" + in + "," + in[:40] + "]", "[" + in + `,{"a":1},` + in + ",", "[" + in + in + "]", "[" + in + "]]", "[" + in + "] x",
+		in + "\n7\nnope\n" + in, in + " x\n" + in, in + "\n" + in + " x", in + "\n" + in[:50] + "\n" + in, "[" + big + "," + in + "]", big + "\n" + in, in + "\n" + big,
+		strings.ReplaceAll(in, ",", ",\n") + "\n", strings.ReplaceAll(in, ",", ",\n") + in, "[" + strings.ReplaceAll(in, ",", ",\n") + "]", "\n\n", "[", "[,]", "[" + in + ",]",
+	} {
+		var out Output
+		canonical(input(body), &out)
+		sameAsEachAlone(t, input(body), &out)
+	}
+}
+
 func FuzzCanonical(f *testing.F) {
 	f.Add(whole)
 	f.Add("{" + bare + "}")
 	f.Add(" [" + whole + ",\n{" + bare + "}]")
+	f.Add(whole + "\n{" + bare + "}\n7\n" + whole + " x")
 	f.Add(strings.Replace(whole, "edge", `e\u2028 é\ud83d\ude00`, 1))
 	f.Add(strings.Replace(whole, "edge", "e\u2028", 1))
 	f.Fuzz(func(t *testing.T, value string) {
@@ -135,6 +174,9 @@ func FuzzCanonical(f *testing.F) {
 		var out Output
 		canonical(in, &out)
 		check(t, in, &out)
+		if i := firstByte(in.Value); i < len(value) && (value[i] != '{' || strings.Contains(value[i:], "\n")) {
+			sameAsEachAlone(t, in, &out)
+		}
 	})
 }
 

@@ -134,28 +134,36 @@ func join(whole, a, b []byte) ([]byte, bool) {
 // values calls f for each value of a record: the record itself, its lines, or
 // the elements of an array. What is broken becomes Bad, with its bytes.
 func (o *Output) values(in *Input, f func(index int, value []byte)) {
-	index, good := 0, false
+	index := 0
+	o.valuesBy(in, &index, nil, func(v []byte) { f(index, v) })
+}
+
+// valuesBy is values where take deals with most of them; index is the place of
+// the value that take or f has before it.
+func (o *Output) valuesBy(in *Input, index *int, take schemas.Take, f func(value []byte)) {
+	good := false
 	var broken *schemas.Problem // the last one; whether more follows says how much it broke
-	for v, err := range schemas.Values(in.Value) {
+	for v, err := range schemas.ValuesBy(in.Value, take) {
 		if broken != nil {
 			from, to := lineAt(in.Value, broken.Offset)
-			o.bad(in, index-1, in.Value[from:to], broken.Reason)
+			o.bad(in, *index-1, in.Value[from:to], broken.Reason)
 			broken = nil
 		}
 		if err == nil {
-			f(index, v)
-			good = true
+			if good = true; v != nil {
+				f(v)
+			}
 		} else if !errors.As(err, &broken) {
 			broken = &schemas.Problem{Reason: err.Error()}
 		}
-		index++
+		*index++
 	}
 	switch {
 	case broken != nil && good:
 		from, _ := lineAt(in.Value, broken.Offset)
-		o.bad(in, index-1, in.Value[from:], broken.Reason)
+		o.bad(in, *index-1, in.Value[from:], broken.Reason)
 	case broken != nil:
-		o.bad(in, index-1, in.Value, broken.Reason)
+		o.bad(in, *index-1, in.Value, broken.Reason)
 	}
 }
 
@@ -193,15 +201,25 @@ func (o *Output) event(in *Input, index int, value []byte, e *schemas.Event) {
 // event_id, tenant_id and ingest_time, and copies it into the arena as one
 // line. value is what the event was made of.
 func (o *Output) add(in *Input, index int, line, value []byte) {
-	h := &o.head
-	if p := schemas.Scan(line, in.Now, h); p != nil {
-		tenant := in.Tenant
-		if tenant == "" && h.Tenant != nil {
-			tenant = o.tenant(h.Tenant)
-		}
-		o.badOf(tenant, in, Bad{Index: index, Reason: p.Reason, Data: value})
+	if p := schemas.Scan(line, in.Now, &o.head); p != nil {
+		o.refuse(in, index, value, p)
 		return
 	}
+	o.store(in, index, line, value)
+}
+
+// refuse notes what was wrong with the event that was scanned last.
+func (o *Output) refuse(in *Input, index int, value []byte, p *schemas.Problem) {
+	tenant := in.Tenant
+	if tenant == "" && o.head.Tenant != nil {
+		tenant = o.tenant(o.head.Tenant)
+	}
+	o.badOf(tenant, in, Bad{Index: index, Reason: p.Reason, Data: value})
+}
+
+// store is the rest of add, once o.head says what line is.
+func (o *Output) store(in *Input, index int, line, value []byte) {
+	h := &o.head
 	tenant, reason := o.route(in)
 	if reason != "" {
 		o.bad(in, index, value, reason)

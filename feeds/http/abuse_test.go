@@ -69,7 +69,7 @@ func TestRubbishBehindALongLineIsCheap(t *testing.T) {
 	s := start(t, o)
 	took := func(body string) time.Duration {
 		began := time.Now()
-		if got := s.post(t, "/v1/ingest/canonical", strings.NewReader(body), key, "ka"); got.status != 200 || !strings.Contains(got.body, "rejected_more") {
+		if got := s.post(t, "/v1/ingest/netacea", strings.NewReader(body), key, "ka"); got.status != 200 || !strings.Contains(got.body, "rejected_more") {
 			t.Fatalf("%d %.200s", got.status, got.body)
 		}
 		return time.Since(began)
@@ -145,11 +145,11 @@ func TestSlowLorisIsCutOff(t *testing.T) {
 func TestASlowButHonestSenderIsHeard(t *testing.T) {
 	w := newWorld()
 	o := w.options()
-	o.ReadGrace, o.MaxBody = 300*time.Millisecond, 1<<20
+	o.ReadGrace, o.MaxBody = time.Second, 1<<20
 	s := start(t, o)
 	const pieces = 8
 	c := s.dial(t, head+fmt.Sprintf("Content-Length: %d\r\n\r\n{", pieces*progress+2))
-	tick := time.NewTicker(100 * time.Millisecond) // 8 × 64 KiB in 0.8 s: above the grace in all
+	tick := time.NewTicker(250 * time.Millisecond) // 8 × 64 KiB in 2 s: above the grace in all
 	defer tick.Stop()
 	for range pieces {
 		<-tick.C

@@ -27,6 +27,7 @@ type world struct {
 	mu      sync.Mutex
 	took    []string
 	places  []string // the positions
+	last    string   // the last record
 	repeats int
 	asked   []intake.Request
 	facts   map[string][]byte
@@ -55,14 +56,20 @@ func (w *world) Submit(ctx context.Context, r *intake.Request) (intake.Result, e
 	var res intake.Result
 	i := 0
 	for rec := range r.Records {
-		w.places = append(w.places, rec.Position)
-		if v := string(rec.Value); schemas.Valid(rec.Value) && v[0] == '{' {
-			w.took = append(w.took, v)
-			res.Accepted++
-		} else {
-			res.Rejected = append(res.Rejected, intake.Rejection{Index: i, Reason: "not an object: " + v[:min(len(v), 20)]})
+		w.places, w.last = append(w.places, rec.Position), string(rec.Value)
+		for v, err := range schemas.Values(rec.Value) {
+			switch {
+			case err != nil:
+				v = rec.Value
+				fallthrough
+			case v[0] != '{':
+				res.Rejected = append(res.Rejected, intake.Rejection{Index: i, Reason: "not an object: " + string(v[:min(len(v), 20)])})
+			default:
+				w.took = append(w.took, string(v))
+				res.Accepted++
+			}
+			i++
 		}
-		i++
 	}
 	if r.Facts != nil {
 		w.put(r.Facts(&res))

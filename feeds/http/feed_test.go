@@ -54,17 +54,17 @@ func TestBodies(t *testing.T) {
 		{"trailing slash, Netacea's header", "POST", "/v1/ingest/netacea/acme/", `{}`, []string{"X-Netacea-API-Key", "ka", "content-type", "application/json"}, 200, `"accepted":1`},
 		{"key's tenant", "POST", "/v1/ingest/netacea", `{}`, []string{key, "Bearer ka"}, 200, `"accepted":1`},
 		{"key's tenant, slash", "POST", "/v1/ingest/netacea/", `{}`, []string{key, "bearer ka"}, 200, `"accepted":1`},
-		{"array", "POST", "/v1/ingest/canonical", " [{},\n{}] ", []string{key, "ka"}, 200, `"accepted":2`},
-		{"lines", "POST", "/v1/ingest/canonical", "{}\n{}\r\n\n{}", []string{key, "ka"}, 200, `"accepted":3`},
-		{"pretty", "POST", "/v1/ingest/canonical", "{\n\"a\": 1\n}\n", []string{key, "ka"}, 200, `"accepted":1`},
-		{"some bad", "POST", "/v1/ingest/canonical", "{}\n7\nnope\n{}", []string{key, "ka"}, 200, `{"accepted":2,"rejected":[{"index":1,"reason":"not an object: 7"},{"index":2,"reason":"not an object: nope"}]}`},
-		{"broken array", "POST", "/v1/ingest/canonical", `[{}, {"a":]`, []string{key, "ka"}, 200, `{"accepted":1,"rejected":[{"index":1,"reason":"not an object: {\"a\":]"}]}`},
+		{"array", "POST", "/v1/ingest/netacea", " [{},\n{}] ", []string{key, "ka"}, 200, `"accepted":2`},
+		{"lines", "POST", "/v1/ingest/netacea", "{}\n{}\r\n\n{}", []string{key, "ka"}, 200, `"accepted":3`},
+		{"pretty", "POST", "/v1/ingest/netacea", "{\n\"a\": 1\n}\n", []string{key, "ka"}, 200, `"accepted":1`},
+		{"some bad", "POST", "/v1/ingest/netacea", "{}\n7\nnope\n{}", []string{key, "ka"}, 200, `{"accepted":2,"rejected":[{"index":1,"reason":"not an object: 7"},{"index":2,"reason":"not an object: nope"}]}`},
+		{"broken array", "POST", "/v1/ingest/netacea", `[{}, {"a":]`, []string{key, "ka"}, 200, `{"accepted":1,"rejected":[{"index":1,"reason":"not an object: {\"a\":]"}]}`},
 		{"all bad", "POST", "/v1/ingest/canonical", "nope", []string{key, "ka"}, 400, `{"accepted":0,"rejected":[{"index":0,"reason":"not an object: nope"}]}`},
-		{"empty array", "POST", "/v1/ingest/canonical", "[]", []string{key, "ka"}, 200, `"accepted":0`},
+		{"empty array", "POST", "/v1/ingest/netacea", "[]", []string{key, "ka"}, 200, `"accepted":0`},
 		{"empty", "POST", "/v1/ingest/canonical", "", []string{key, "ka"}, 400, "empty"},
 		{"blank", "POST", "/v1/ingest/canonical", " \n ", []string{key, "ka"}, 400, "empty"},
-		{"gzip", "POST", "/v1/ingest/canonical", pack(t, "gzip", "{}\n{}"), []string{key, "ka", "Content-Encoding", "gzip"}, 200, `"accepted":2`},
-		{"zstd", "POST", "/v1/ingest/canonical", pack(t, "zstd", "{}\n{}"), []string{key, "ka", "Content-Encoding", "ZSTD"}, 200, `"accepted":2`},
+		{"gzip", "POST", "/v1/ingest/netacea", pack(t, "gzip", "{}\n{}"), []string{key, "ka", "Content-Encoding", "gzip"}, 200, `"accepted":2`},
+		{"zstd", "POST", "/v1/ingest/netacea", pack(t, "zstd", "{}\n{}"), []string{key, "ka", "Content-Encoding", "ZSTD"}, 200, `"accepted":2`},
 		{"gzip unsaid", "POST", "/v1/ingest/canonical", pack(t, "gzip", "{}"), []string{key, "ka"}, 200, `"accepted":1`},
 		{"identity", "POST", "/v1/ingest/canonical", "{}", []string{key, "ka", "Content-Encoding", "identity"}, 200, `"accepted":1`},
 		{"no gzip", "POST", "/v1/ingest/canonical", "{}", []string{key, "ka", "Content-Encoding", "gzip"}, 400, "not valid gzip"},
@@ -158,11 +158,11 @@ func TestEveryRecordHasANameOfItsOwn(t *testing.T) {
 	w := newWorld()
 	s := start(t, w.options())
 	for range 2 {
-		s.post(t, "/v1/ingest/canonical", strings.NewReader(strings.Repeat("7\n", 200)), key, "ka")
+		s.post(t, "/v1/ingest/netacea", strings.NewReader(strings.Repeat("7\n", 200)), key, "ka")
 	}
 	w.crash = true
 	for range 2 { // nothing accepted, so taken twice: but by the same names
-		s.post(t, "/v1/ingest/canonical", strings.NewReader(strings.Repeat("7\n", 200)), key, "ka", "Idempotency-Key", "k")
+		s.post(t, "/v1/ingest/netacea", strings.NewReader(strings.Repeat("7\n", 200)), key, "ka", "Idempotency-Key", "k")
 	}
 	names := map[string]bool{}
 	for _, p := range w.places {
@@ -170,6 +170,18 @@ func TestEveryRecordHasANameOfItsOwn(t *testing.T) {
 	}
 	if len(w.places) != 800 || len(names) != 600 || !strings.HasSuffix(w.places[399], "#199") || !strings.HasPrefix(w.places[0], "127.0.0.1:") {
 		t.Errorf("%d of %d: %q", len(names), len(w.places), w.places[390:410])
+	}
+}
+
+// TestCanonicalBodiesGoOnWhole: their adapter takes them apart in the pass that
+// judges them.
+func TestCanonicalBodiesGoOnWhole(t *testing.T) {
+	w := newWorld()
+	s := start(t, w.options())
+	body := "[{},\n{}]"
+	s.post(t, "/v1/ingest/canonical", strings.NewReader(body), key, "ka", "Idempotency-Key", "k")
+	if len(w.places) != 1 || !strings.HasSuffix(w.places[0], "#0") || w.last != body {
+		t.Errorf("%q, %q", w.places, w.last)
 	}
 }
 
