@@ -28,8 +28,8 @@ type peer struct {
 }
 
 var duels = []duel{
-	{path{name: "Kafka → TLS, JSON lines", run: datasync, from: kafka, to: lines}, []peer{{"rsyslog", rsyslog}}},
-	{path{name: "Kafka, zstd batches → TLS, JSON lines", run: datasync, from: kafkaZstd, to: lines}, []peer{{"rsyslog", rsyslog}}},
+	{path{name: "Kafka → TLS, JSON lines", run: datasync, from: kafka, to: lines}, []peer{{"rsyslog", rsyslog}, {"OpenTelemetry Collector", collector}}},
+	{path{name: "Kafka, zstd batches → TLS, JSON lines", run: datasync, from: kafkaZstd, to: lines}, []peer{{"rsyslog", rsyslog}, {"OpenTelemetry Collector", collector}}},
 }
 
 // rounds is how often ours and the peers run in turn (A B A B …), so that
@@ -60,26 +60,41 @@ func rsyslog(t *testing.T, j job) cost {
 	if _, err := os.Stat("/usr/lib/x86_64-linux-gnu/rsyslog/imkafka.so"); err != nil {
 		t.Fatalf("rsyslog's Kafka input is missing (task peers installs it): %v", err)
 	}
-	dir := t.TempDir()
-	text, err := os.ReadFile("../testbed/peers/rsyslog.conf")
+	conf := configured(t, j, "rsyslog.conf")
+	return foreign(t, j, exec.Command(servers.Installed(t, "/usr/sbin/rsyslogd", "receivers"), "-n", "-f", conf, "-i", filepath.Join(t.TempDir(), "pid")))
+}
+
+// collector runs the OpenTelemetry Collector's Kafka receiver and syslog exporter
+// on a job that ends in lines over TLS.
+func collector(t *testing.T, j job) cost {
+	t.Helper()
+	return foreign(t, j, exec.Command(servers.Installed(t, ".testbed/otelcol", "peers"), "--config=file:"+configured(t, j, "otelcol.yaml")))
+}
+
+// configured is a peer's configuration for a job, as a file.
+func configured(t *testing.T, j job, name string) (path string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("../testbed/peers", name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	to := j.sink.door
-	conf := filepath.Join(dir, "rsyslog.conf")
+	dir, to := t.TempDir(), j.sink.door
+	path = filepath.Join(dir, name)
 	filled := strings.NewReplacer("{dir}", dir, "{ca}", to.ca, "{port}", to.port(), "{topic}", j.source.topic,
 		"{broker}", j.source.broker, "{group}", strings.ReplaceAll(t.Name(), "/", "-")).Replace(string(text))
-	if err := os.WriteFile(conf, []byte(filled), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(filled), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := harness.Launch(t, "rsyslog", exec.Command(servers.Installed(t, "/usr/sbin/rsyslogd", "receivers"), "-n", "-f", conf, "-i", filepath.Join(dir, "pid")))
-	return foreign(t, p, j, func() bool { return to.lines(t) >= j.events })
+	return path
 }
 
-// foreign measures a program that is not ours: from the first event let go to
-// the last one arrived. It is asked for nothing while it works.
-func foreign(t *testing.T, p *harness.Process, j job, done func() bool) cost {
+// foreign measures a program that is not ours on a job that ends in lines over
+// TLS: from the first event let go to the last one arrived. It is asked for
+// nothing while it works.
+func foreign(t *testing.T, j job, program *exec.Cmd) cost {
 	t.Helper()
+	p := harness.Launch(t, filepath.Base(program.Path), program)
+	done := func() bool { return j.sink.door.lines(t) >= j.events }
 	idle(t, p, 2*time.Second, func() bool { return true }) // it has started
 	began, cpu := time.Now(), p.CPU()
 	j.source.begin(nil)

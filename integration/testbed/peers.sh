@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Installs the peers that integration/bench measures beside us, where they can
-# be had: rsyslog's Kafka input (Debian). Quick where it is there already. Needs
-# Debian's apt-get, and root or sudo the first time. receivers.sh brings rsyslog.
+# be had: rsyslog's Kafka input (Debian) and an OpenTelemetry Collector of the
+# components that are needed (Go modules; minutes to build). Quick where they are
+# there already. Needs Debian's apt-get, and root or sudo the first time.
+# receivers.sh brings rsyslog.
 set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
 
 as_root() {
 	if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
@@ -15,3 +18,9 @@ if [ "$(dpkg-query -Wf '${Status}' rsyslog-kafka 2>/dev/null)" != 'install ok in
 	done
 fi
 dpkg-query -Wf '${Package} ${Version}\n' rsyslog-kafka librdkafka1
+
+collector="$here/../.testbed/otelcol"
+if [ ! -x "$collector" ] || [ "$here/peers/otelcol/go.mod" -nt "$collector" ]; then
+	(cd "$here/peers/otelcol" && CGO_ENABLED=0 go build -trimpath -o "$collector" .)
+fi
+"$collector" --version
