@@ -24,16 +24,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world stands for intake and journal: it takes JSON objects and keeps facts.
 type world struct {
-	mu      sync.Mutex
-	took    []string
-	places  []string // the positions
-	repeats int
-	asked   []intake.Request
-	facts   map[string][]byte
-	err     error
-	crash   bool          // keep and then fail: the answer never leaves
-	hold    chan struct{} // Submit waits for it, where not nil
-	entered chan struct{} // and says that it came so far
+	mu       sync.Mutex
+	took     []string
+	places   []string // the positions
+	repeats  int
+	asked    []intake.Request
+	facts    map[string][]byte
+	err      error
+	suppress string        // records with it are suppressed, where it is not empty
+	crash    bool          // keep and then fail: the answer never leaves
+	hold     chan struct{} // Submit waits for it, where not nil
+	entered  chan struct{} // and says that it came so far
 }
 
 func newWorld() *world { return &world{facts: map[string][]byte{}} }
@@ -56,7 +57,9 @@ func (w *world) Submit(ctx context.Context, r *intake.Request) (intake.Result, e
 	i := 0
 	for rec := range r.Records {
 		w.places = append(w.places, rec.Position)
-		if v := string(rec.Value); schemas.Valid(rec.Value) && v[0] == '{' {
+		if v := string(rec.Value); w.suppress != "" && strings.Contains(v, w.suppress) {
+			res.Suppressed++
+		} else if schemas.Valid(rec.Value) && v[0] == '{' {
 			w.took = append(w.took, v)
 			res.Accepted++
 		} else {
