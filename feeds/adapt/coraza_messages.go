@@ -1,6 +1,7 @@
 package adapt
 
 import (
+	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,8 +32,9 @@ func corazaMessages(r *record, value []byte) bool {
 // corazaMessage is one rule that matched.
 type corazaMessage struct {
 	schemas.Match
-	text, log, severity, set string
-	tags                     []string
+	text, severity, set string
+	log                 []byte // the line of the error log, as it stands in JSON
+	tags                []string
 }
 
 // read takes a message apart, and its data the same way. What a rule's own text
@@ -59,7 +61,8 @@ func (m *corazaMessage) read(r *record, value []byte) bool {
 		case "msg":
 			m.Name = text(v)
 		case "error_message":
-			m.log = text(v)
+			m.log = v
+			fits = v[0] == '"'
 		case "severity":
 			m.severity = strings.ToLower(text(v))
 		case "ver":
@@ -81,13 +84,14 @@ func (m *corazaMessage) derive(r *record) {
 	if m.Name == "" {
 		m.Name = m.text
 	}
-	if m.RuleID == "" && m.log != "" {
-		m.RuleID, m.set, m.severity = bracket(m.log, "id"), bracket(m.log, "ver"), bracket(m.log, "severity")
+	if m.RuleID == "" && len(m.log) > 0 {
+		log := text(m.log)
+		m.RuleID, m.set, m.severity = bracket(log, "id"), bracket(log, "ver"), bracket(log, "severity")
 		if m.Name == "" {
-			m.Name = bracket(m.log, "msg")
+			m.Name = bracket(log, "msg")
 		}
-		m.Data = bracket(m.log, "data")
-		for rest := m.log; ; {
+		m.Data = bracket(log, "data")
+		for rest := log; ; {
 			_, after, more := strings.Cut(rest, `[tag "`)
 			if !more {
 				break
@@ -97,9 +101,9 @@ func (m *corazaMessage) derive(r *record) {
 		}
 	}
 	switch {
-	case strings.Contains(m.log, "Coraza: Access denied"):
+	case bytes.Contains(m.log, []byte("Coraza: Access denied")):
 		m.Blocking = schemas.Bool{V: true, OK: true}
-	case m.log != "":
+	case len(m.log) > 2 && m.log[0] == '"':
 		m.Blocking = schemas.Bool{OK: true}
 	}
 	for _, tag := range m.tags {
