@@ -73,7 +73,6 @@ type threatxParts struct {
 	created, timestamp []byte
 	matches            bool
 	blocking           bool // a match that blocks, or a request after a block
-	top                int  // the match that names the rule, from 1
 	randomID, js, tls  string
 	action             string // of an audit event
 }
