@@ -26,7 +26,7 @@ const (
 	// payload_b64, so that any of the above may hide in it.
 	LookEncoded
 	// LookDigits: 9 or more digits in a row, with '-', ' ', '+' or '%' between
-	// them or not (13 or more where '.' or '_' stand between them), or a
+	// them (13 or more where '.' or '_' are all that stands between them), or a
 	// number of 13 or more digits: card numbers, social security numbers.
 	LookDigits
 )
@@ -198,13 +198,24 @@ func manyDigits(s []byte, i int) (many bool, end int) {
 	for i > 0 && digitRun[s[i-1]] != 0 {
 		i--
 	}
-	n, seen := 0, uint8(0)
+	// part and gap are of the digits since the last dot between two digits: a
+	// dot at the end of a sentence parts nothing, and what stands behind "1.2 "
+	// may be a number like any other.
+	n, part, parts, gap := 0, 0, 1, false
 	for ; i < len(s) && digitRun[s[i]] != 0; i++ {
-		kind := digitRun[s[i]]
-		seen |= kind
-		n += int(kind & 1)
+		switch kind := digitRun[s[i]]; {
+		case kind == digitKind:
+			n++
+			part++
+		case kind == gapKind:
+			gap = gap || part > 0
+		case i > 0 && i+1 < len(s) && digitRun[s[i-1]] == digitKind && digitRun[s[i+1]] == digitKind:
+			many = many || part >= ssnDigits && gap
+			part, gap = 0, false
+			parts++
+		}
 	}
-	return n >= cardDigits || n >= ssnDigits && seen&dotKind == 0, i
+	return many || n >= cardDigits || part >= ssnDigits && (gap || parts == 1), i
 }
 
 // digitRun is 1 for digits, other bits for what may stand between them.

@@ -338,7 +338,7 @@ func (l *loader) kafkaFeed(o *conf.Value) *KafkaFeed {
 // that nothing is silently left out.
 var notYet = map[string][]string{
 	"feed kind": {"tls", "kinesis"},
-	"format":    {"threatx", "deepfence", "suricata", "coraza", "cloudflare-firewall", "cloudflare-http", "cloudfront", "aws-waf"},
+	"format":    {"cloudflare-firewall", "cloudflare-http", "cloudfront", "aws-waf"},
 	"schema":    {"ocsf-1.8", "ocsf-1.3", "ecs", "threatx", "cef"},
 	"key":       {"alerts"},
 }

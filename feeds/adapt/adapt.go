@@ -15,12 +15,29 @@ func For(format string) (Adapter, bool) {
 		return canonical, true
 	case "netacea":
 		return netacea, true
+	case "threatx":
+		return threatx, true
+	case "deepfence":
+		return deepfence, true
+	case "suricata":
+		return suricata, true
+	case "coraza":
+		return coraza, true
 	}
 	return nil, false
 }
 
 // Formats names the formats that For knows.
-func Formats() []string { return []string{"canonical", "netacea"} }
+func Formats() []string {
+	return []string{
+		"canonical",
+		"netacea",
+		"threatx",
+		"deepfence",
+		"suricata",
+		"coraza",
+	}
+}
 
 // Input is one record, with what its transport knows about it.
 type Input struct {

@@ -47,6 +47,9 @@ type Output struct {
 	Arena  []byte
 	Events []Event
 	Bad    []Bad
+	// Suppressed counts the values that are no events by their source's own word:
+	// records of another kind than detections, alerts that it masked, tests.
+	Suppressed int
 
 	head    schemas.Head
 	added   schemas.Additions
@@ -54,6 +57,7 @@ type Output struct {
 	id      []byte
 	tenants map[string]feeds.TenantID
 	netacea netaceaLog
+	record  record
 	behind  int // len(Events) at the last of Bad
 }
 
@@ -65,7 +69,7 @@ const (
 
 // Reset empties o for the next records and keeps its memory, within bounds.
 func (o *Output) Reset() {
-	o.Arena, o.Events = o.Arena[:0], o.Events[:0]
+	o.Arena, o.Events, o.Suppressed = o.Arena[:0], o.Events[:0], 0
 	clear(o.Bad)
 	o.Bad = o.Bad[:0]
 	if cap(o.Arena) > keepArena {

@@ -65,6 +65,10 @@ func appendResult(b []byte, res *intake.Result) []byte {
 		b = append(b, `,"rejected_more":`...)
 		b = strconv.AppendInt(b, int64(more), 10)
 	}
+	if res.Suppressed > 0 {
+		b = append(b, `,"suppressed":`...)
+		b = strconv.AppendInt(b, int64(res.Suppressed), 10)
+	}
 	return append(b, '}')
 }
 

@@ -24,17 +24,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world stands for intake and journal: it takes JSON objects and keeps facts.
 type world struct {
-	mu      sync.Mutex
-	took    []string
-	places  []string // the positions
-	last    string   // the last record
-	repeats int
-	asked   []intake.Request
-	facts   map[string][]byte
-	err     error
-	crash   bool          // keep and then fail: the answer never leaves
-	hold    chan struct{} // Submit waits for it, where not nil
-	entered chan struct{} // and says that it came so far
+	mu       sync.Mutex
+	took     []string
+	places   []string // the positions
+	last     string   // the last record
+	repeats  int
+	asked    []intake.Request
+	facts    map[string][]byte
+	err      error
+	suppress string        // values with it are suppressed, where it is not empty
+	crash    bool          // keep and then fail: the answer never leaves
+	hold     chan struct{} // Submit waits for it, where not nil
+	entered  chan struct{} // and says that it came so far
 }
 
 func newWorld() *world { return &world{facts: map[string][]byte{}} }
@@ -59,6 +60,8 @@ func (w *world) Submit(ctx context.Context, r *intake.Request) (intake.Result, e
 		w.places, w.last = append(w.places, rec.Position), string(rec.Value)
 		for v, err := range schemas.Values(rec.Value) {
 			switch {
+			case w.suppress != "" && strings.Contains(string(v), w.suppress):
+				res.Suppressed++
 			case err != nil:
 				v = rec.Value
 				fallthrough

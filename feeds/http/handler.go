@@ -269,7 +269,7 @@ func (q *request) submit(facts func(*intake.Result) []journal.Fact) *answer {
 	failpoint.At(failpoint.Answering)
 	f.trouble.end(f.o.Name)
 	rejected := len(res.Rejected) + res.More
-	charge(q.limiter, res.Accepted+rejected, q.at)
+	charge(q.limiter, res.Accepted+rejected+res.Suppressed, q.at)
 	f.counts.accepted.Add(uint64(res.Accepted))
 	f.counts.rejected.Add(uint64(rejected))
 	return q.result(&res)

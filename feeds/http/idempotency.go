@@ -184,15 +184,16 @@ func (q *request) once(name string) *answer {
 func (q *request) again(old kept) *answer {
 	f := q.f
 	var res struct {
-		Accepted int               `json:"accepted"`
-		Rejected []json.RawMessage `json:"rejected"`
-		More     int               `json:"rejected_more"`
+		Accepted   int               `json:"accepted"`
+		Rejected   []json.RawMessage `json:"rejected"`
+		More       int               `json:"rejected_more"`
+		Suppressed int               `json:"suppressed"`
 	}
 	if err := json.Unmarshal(old.Answer, &res); err != nil {
 		return f.refused(fmt.Errorf("the answer kept for this Idempotency-Key: %w", err))
 	}
 	if counter, ok := f.o.Intake.(Repeater); ok {
-		if err := counter.Repeat(f.work, res.Accepted+len(res.Rejected)+res.More); err != nil {
+		if err := counter.Repeat(f.work, res.Accepted+len(res.Rejected)+res.More+res.Suppressed); err != nil {
 			return f.refused(err)
 		}
 	}

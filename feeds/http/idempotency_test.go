@@ -153,3 +153,24 @@ func until(t testing.TB, is func() bool) {
 		}
 	}
 }
+
+// What intake calls no event is told in the answer, and counted again where the
+// answer is given again.
+func TestSuppressedIsTold(t *testing.T) {
+	w := newWorld()
+	w.suppress = `"masked"`
+	s := start(t, w.options())
+	body := "{}\n{\"masked\":1}\n{\"masked\":2}\n"
+	for range 2 {
+		got := s.post(t, "/v1/ingest/netacea/acme", strings.NewReader(body), key, "ka", "Idempotency-Key", "k1")
+		if got.status != 200 || got.body != `{"accepted":1,"rejected":[],"suppressed":2}` {
+			t.Errorf("%d %s", got.status, got.body)
+		}
+	}
+	if w.taken() != 1 || w.repeats != 3 {
+		t.Errorf("%d taken, %d counted as repeats", w.taken(), w.repeats)
+	}
+	if got := s.post(t, "/v1/ingest/netacea/acme", strings.NewReader(`{"masked":1}`), key, "ka"); got.status != 200 || got.body != `{"accepted":0,"rejected":[],"suppressed":1}` {
+		t.Errorf("nothing else: %d %s", got.status, got.body)
+	}
+}

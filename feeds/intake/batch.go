@@ -26,6 +26,8 @@ type batch struct {
 	counts  Counts
 	read    int // events seen so far in this request
 
+	suppressed int // of those, what their source calls no event
+
 	in     adapt.Input
 	req    *Request
 	now    int64
@@ -65,6 +67,7 @@ func (b *batch) begin(r *Request) {
 	b.gen = b.door.gen.Add(1)
 	b.out.Arena = spare.take()
 	b.counts, b.read, b.more, b.last = Counts{}, 0, 0, nil
+	b.suppressed = 0
 	b.key, b.keyFor = b.key[:0], ""
 	if b.routes == nil || len(b.routes) > keepRoutes {
 		b.routes = make(map[feeds.TenantID]*route)
@@ -88,7 +91,7 @@ func (b *batch) take(adapter adapt.Adapter, rec *feeds.Record) {
 	if !rec.Time.IsZero() {
 		b.in.Ingest = rec.Time.UnixMilli()
 	}
-	b.out.Events, b.out.Bad, b.hashed = b.out.Events[:0], b.out.Bad[:0], false
+	b.out.Events, b.out.Bad, b.out.Suppressed, b.hashed = b.out.Events[:0], b.out.Bad[:0], 0, false
 	adapter(&b.in, &b.out)
 	for i := range b.out.Events {
 		b.event(rec, &b.out.Events[i])
@@ -100,6 +103,10 @@ func (b *batch) take(adapter adapt.Adapter, rec *feeds.Record) {
 		b.counts.Quarantined += uint64(1 + bad.More)
 		b.reject(rec, bad, b.req.Format)
 	}
+	// promise: what its source calls no event is not stored, but counted.
+	n += b.out.Suppressed
+	b.suppressed += b.out.Suppressed
+	b.counts.Suppressed += uint64(b.out.Suppressed)
 	b.counts.Read += uint64(n)
 	b.read += n
 }
@@ -265,7 +272,7 @@ func (b *batch) append(ctx context.Context, r *Request) (Result, error) {
 	if len(b.rejects) > 1 { // a record's bad values were noted before its next ones
 		slices.SortStableFunc(b.rejects, func(x, y Rejection) int { return x.Index - y.Index })
 	}
-	res := Result{Accepted: len(b.events), Rejected: b.rejects, More: b.more}
+	res := Result{Accepted: len(b.events), Rejected: b.rejects, More: b.more, Suppressed: b.suppressed}
 	jb := journal.Batch{Arena: b.out.Arena, Events: b.events, Source: r.Source}
 	if b.read > 0 {
 		jb.Facts = append(jb.Facts, b.counts.fact(b.door.o.Feed))

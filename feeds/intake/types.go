@@ -44,7 +44,10 @@ type Result struct {
 	// order: at most 10,000 of them. More counts those that follow.
 	Rejected []Rejection
 	More     int
-	Receipt  journal.Receipt
+	// Suppressed counts what was read and is no event by its source's own word:
+	// other records than detections, alerts that were masked there.
+	Suppressed int
+	Receipt    journal.Receipt
 }
 
 // Rejection is one bad record, or one bad event of a record.

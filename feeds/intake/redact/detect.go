@@ -77,6 +77,9 @@ func (s *scratch) pair(v *view, at int) int {
 	}
 	name := b[from:end]
 	if b[at] == ':' && end == at && from > 0 && b[from-1] == ':' {
+		if at+1 < len(b) && b[at+1] == ' ' {
+			return s.matched(v, from, at)
+		}
 		return 0 // a label of several parts ("aws:token:absent"), an IPv6 address
 	}
 	g, header := secretName(name)
@@ -125,6 +128,35 @@ func (s *scratch) namedHeader(v *view, name []byte, at int) int {
 	return s.found(v, a, z, g)
 }
 
+// matched masks what a firewall's rule found in the variable whose name is
+// b[from:at], as its log has it: "found within ARGS:password: …". The value goes
+// on to the end of the text or of the line.
+func (s *scratch) matched(v *view, from, at int) int {
+	b := v.b
+	collection := from - 1
+	for collection > 0 && (b[collection-1] >= 'A' && b[collection-1] <= 'Z' || b[collection-1] == '_') {
+		collection--
+	}
+	if from-1-collection < len("XML") {
+		return 0
+	}
+	name := b[from:at]
+	g, _ := secretName(name)
+	switch {
+	case g == none && string(b[collection:from-1]) == "REQUEST_COOKIES":
+		g = credentials
+	case g == none && (s.rules.params[string(bytes.ToLower(name))]):
+		g = ownParams
+	case g == none:
+		return 0
+	}
+	end := at + 2
+	for end < len(b) && b[end] != '\n' && b[end] != '\r' && !(b[end] == '"' && end+1 < len(b) && closes(b[end+1])) {
+		end++
+	}
+	return s.found(v, at+2, end, g)
+}
+
 func lastPart(name []byte) []byte {
 	return name[bytes.LastIndexAny(name, "?&;")+1:]
 }
@@ -157,6 +189,9 @@ func valueAt(b []byte, i int, colon, header bool) (from, to int) {
 		return i, i + len(bytes.TrimRight(b[i:i+n], "\\"))
 	}
 	from = i
+	if colon && i < len(b) && (b[i] == '[' || b[i] == '{') {
+		return from, structure(b, i)
+	}
 	for i < len(b) {
 		switch c := b[i]; {
 		case c == '\r' || c == '\n' || c == '"' || c == '<' || c == '>':
@@ -170,6 +205,28 @@ func valueAt(b []byte, i int, colon, header bool) (from, to int) {
 		i++
 	}
 	return from, i
+}
+
+// structure is the end of the array or the object that begins at b[i], or of b
+// where it is cut.
+func structure(b []byte, i int) int {
+	depth, quoted := 0, false
+	for ; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			depth++
+		case c == ']' || c == '}':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return len(b)
 }
 
 // closes says that c may follow the quote that ends a JSON string.

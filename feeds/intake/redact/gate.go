@@ -15,7 +15,7 @@ func (r *Rules) Wants(line []byte, look schemas.Look) bool {
 	if r != nil && (len(r.fields) > 0 || len(r.patterns) > 0) {
 		return true
 	}
-	if r != nil && len(r.params) > 0 && look&schemas.LookParam != 0 {
+	if r != nil && len(r.params) > 0 && (look&schemas.LookParam != 0 || bytes.Contains(line, foundWithin)) {
 		return true
 	}
 	if look&schemas.LookEncoded == 0 {
@@ -24,9 +24,12 @@ func (r *Rules) Wants(line []byte, look schemas.Look) bool {
 	return encoded(line) || plusScheme(line) || bytes.Contains(line, []byte(`yload_b64"`)) // from its rarest letter on: found sooner
 }
 
+// foundWithin stands before the name of a variable in a firewall's log.
+var foundWithin = []byte("found within ")
+
 // encoded looks at the percent escapes of a line, which the scanner reads as
 // they stand: true where one may hide the separator behind a secret's name, a
-// digit's, or an ordinary letter.
+// digit's, an ordinary letter, or what may stand within a name.
 func encoded(b []byte) bool {
 	for i := 0; ; i += 3 {
 		n := bytes.IndexByte(b[i:], '%')
@@ -44,7 +47,9 @@ func encoded(b []byte) bool {
 		}
 		c := byte(h<<4 | l)
 		switch {
-		case alnum(c) && c < 0x80, c == '%', c == '@', c == '_':
+		case alnum(c) && c < 0x80, c == '%', c == '@', c == '_', c == '-', c == '.':
+			return true
+		case c == ']' && i+3 < len(b) && alnum(b[i+3]): // within a name
 			return true
 		case c == '=' || c == ':' || c == '"':
 			if encodedName(b, i) || c == ':' && bytes.IndexByte(b[i:], '@') >= 0 {
@@ -101,7 +106,7 @@ func encodedName(b []byte, at int) bool {
 	return g != none
 }
 
-// wordBefore is the name that ends at b[at]. Of an escape before it ("%3F")
+// wordBefore is the name that ends at b[at]. Of an escape before it ("%3F", "\n")
 // nothing is left on it.
 func wordBefore(b []byte, at int) []byte {
 	from := at
@@ -110,6 +115,17 @@ func wordBefore(b []byte, at int) []byte {
 	}
 	if from > 0 && b[from-1] == '%' && at-from >= 2 && hex(b[from]) >= 0 && hex(b[from+1]) >= 0 {
 		from += 2
+	}
+	slashes := 0
+	for slashes < from && b[from-1-slashes] == '\\' {
+		slashes++
+	}
+	if slashes%2 == 1 { // an escape of JSON's before it, "\n" or "\u00e9": its letters are none of the name's
+		if from+4 < at && b[from] == 'u' {
+			from += 5
+		} else if from < at {
+			from++
+		}
 	}
 	return b[from:at]
 }

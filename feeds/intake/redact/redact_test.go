@@ -67,6 +67,13 @@ var planted = []struct{ name, text, secret, group string }{
 	{"ssn", "my ssn 078-05-1120 ok", "078-05-1120", "ssn"},
 	{"ssn parameter", "ssn=078051120", "078051120", "ssn"},
 	{"ssn encoded", "v=078%2D05%2D1120", "05%2D1120", "ssn"},
+	{"found by a WAF", "Matched Data: s&1 found within ARGS:password: hunter2' or 1=1 x9", "or 1=1 x9", "credentials"},
+	{"found by a WAF in JSON", "Matched Data: a found within ARGS:json.user.password: hunter2", "hunter2", "credentials"},
+	{"found by a WAF in a cookie", "Matched Data: a found within REQUEST_COOKIES:lang: hunter2", "hunter2", "credentials"},
+	{"found by a WAF in a header", "found within REQUEST_HEADERS:X-Api-Key: hunter2 x", "hunter2 x", "credentials"},
+	{"header list", `"cookie":["a=1","sid=hunter2"],"host":["x"]`, "hunter2", "credentials"},
+	{"header list cut", `"cookie":["a=1","sid=hunter2`, "hunter2", "credentials"},
+	{"object", `"credentials": {"x":["}","hunter2"]}`, "hunter2", "credentials"},
 	{"private key", "-----BEGIN RSA PRIVATE KEY-----\nMIIEabc\n-----END RSA PRIVATE KEY-----", "MIIEabc", "credentials"},
 }
 
@@ -207,6 +214,13 @@ func TestOwnRules(t *testing.T) {
 			t.Errorf("no %s: %s", want, out)
 		}
 	}
+	params, err := Compile(Spec{QueryParams: []string{"session"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := mask(t, params, event(`"matches":[{"data":"Matched Data: a found within ARGS:Session: abc def"}]`)); strings.Contains(out, "abc") || strings.Contains(out, "def") || !strings.Contains(out, "matches.data:query_params") {
+		t.Errorf("found by a WAF in a tenant's own parameter: %s", out)
+	}
 	off, err := Compile(Spec{Builtin: []string{"ssn"}})
 	if err != nil {
 		t.Fatal(err)
@@ -285,7 +299,7 @@ func FuzzLine(f *testing.F) {
 }
 
 // slipped are texts that the gate once let pass.
-var slipped = []string{"pAss %3A0", "pAss\xff%3A0", ".BeArer%20000000A0", "%pAss%3A0", "%3A%2F%2F%3A0@", "user%5Bpassword%5D%3Dx", "sent+Bearer+abc123def456ghi"}
+var slipped = []string{"pAss %3A0", "pAss\xff%3A0", ".BeArer%20000000A0", "%pAss%3A0", "%3A%2F%2F%3A0@", "user%5Bpassword%5D%3Dx", "sent+Bearer+abc123def456ghi", "\x92CvC%3A0", "pAsswo%2Drd%3A0", "pass%5Dword%3D0", ".001-01-0010", "my ssn 078-05-1120.", "v1.2 078-05-1120", "078-05-1120 1.2", "a\nauth%3Dx", "a\nauth=x", `a\auth%3Dx`, "é\u2028pwd%3Ax"}
 
 // FuzzGate holds the cheap gate to the full search: it may never say no where
 // there is something to mask.

@@ -1,0 +1,2 @@
+// Package sensors has other makers' sensors and their records go through the built program.
+package sensors
