@@ -55,6 +55,10 @@ type Output struct {
 	tenants map[string]feeds.TenantID
 	netacea netaceaLog
 	behind  int // len(Events) at the last of Bad
+
+	cloudflare cloudflareRows
+	cloudfront cloudfrontLog
+	awsWAF     awsWAFLog
 }
 
 // keepArena bounds what a reused Output holds on to.
@@ -74,6 +78,7 @@ func (o *Output) Reset() {
 	if cap(o.line) > keepArena {
 		o.line = nil
 		o.netacea = netaceaLog{}
+		o.cloudflare, o.cloudfront, o.awsWAF = cloudflareRows{}, cloudfrontLog{}, awsWAFLog{}
 	}
 	if len(o.tenants) > keepTenants {
 		o.tenants = nil
