@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"datasync/schemas"
 )
@@ -17,18 +18,21 @@ import (
 func cloudflareFirewall(in *Input, out *Output) {
 	c := &out.cloudflare
 	c.gather(in.Value)
-	k := -1
+	n, next := int32(0), 0 // of all rows; of those in c.rows
 	out.values(in, func(index int, value []byte) {
-		k++
-		row := &c.rows[k]
-		switch {
-		case row.done:
-			// An earlier row's event holds this one. Bad values around it must
-			// not be joined over it.
-			out.behind = -1
-			return
-		case row.to-row.from > 1 && c.merged(in, out, index, row):
-			return
+		n++
+		if next < len(c.rows) && c.rows[next].n == n {
+			row := &c.rows[next]
+			next++
+			switch {
+			case row.from < 0:
+				// An earlier row's event holds this one. Bad values around it must
+				// not be joined over it.
+				out.behind = -1
+				return
+			case row.to-row.from > 1 && c.merged(in, out, index, row):
+				return
+			}
 		}
 		if reason := c.one(value); reason != "" {
 			out.bad(in, index, value, reason)
@@ -54,14 +58,25 @@ type member struct {
 	value []byte
 }
 
-// cloudflareRow is one row.
+// cloudflareRow is a row that names its RayID. It is small, and rows without
+// one need none, since a record may hold millions of rows.
 type cloudflareRow struct {
-	value    []byte
-	ray      string
-	index    int64
-	from, to int32 // of order: the rows of its RayID, at the first of them
-	done     bool  // an earlier row's event holds it
+	value, ray part  // of the record; of value
+	n          int32 // the how manieth good value of the record it is, from 1
+	index      int32 // MatchIndex
+	from, to   int32 // of order: the rows of its RayID, at the first of them; from -1: an earlier row's event holds it
 }
+
+// part is a part of bytes.
+type part struct{ off, len uint32 }
+
+// partOf finds the place of b, which is a part of whole.
+func partOf(whole, b []byte) part {
+	off := uintptr(unsafe.Pointer(unsafe.SliceData(b))) - uintptr(unsafe.Pointer(unsafe.SliceData(whole)))
+	return part{uint32(off), uint32(len(b))}
+}
+
+func (p part) in(whole []byte) []byte { return whole[p.off : p.off+p.len] }
 
 // maxCompared bounds the members of a row that others are compared with.
 const maxCompared = 128
@@ -74,39 +89,51 @@ func (c *cloudflareRows) gather(record []byte) {
 	if cap(c.rows) > keepRows {
 		c.rows, c.order = nil, nil
 	}
-	clear(c.rows)
 	c.rows, c.order = c.rows[:0], c.order[:0]
+	if len(record) > math.MaxInt32 {
+		return // each row stands alone then
+	}
+	n := int32(0)
 	for v, err := range schemas.Values(record) {
 		if err != nil {
 			continue // told when the rows are read again
 		}
-		row := cloudflareRow{value: v, index: math.MaxInt64}
+		n++
+		row := cloudflareRow{n: n, index: math.MaxInt32}
 		members(v, func(key string, value []byte) {
 			switch key {
 			case "RayID":
-				row.ray = text(value)
+				row.ray = partOf(v, value)
 			case "MatchIndex":
-				if i := integer(value); i.OK {
-					row.index = i.V
+				if i := int32s(value); i.OK {
+					row.index = int32(i.V)
 				}
 			}
 		})
-		c.order = append(c.order, int32(len(c.rows)))
-		c.rows = append(c.rows, row)
+		if ray := row.ray.in(v); !isNull(ray) && text(ray) != "" {
+			row.value = partOf(record, v)
+			c.order = append(c.order, int32(len(c.rows)))
+			c.rows = append(c.rows, row)
+		}
 	}
 	slices.SortFunc(c.order, func(a, b int32) int {
-		x, y := &c.rows[a], &c.rows[b]
-		return cmp.Or(strings.Compare(x.ray, y.ray), cmp.Compare(x.index, y.index), cmp.Compare(a, b))
+		return cmp.Or(bytes.Compare(c.ray(record, a), c.ray(record, b)), cmp.Compare(c.rows[a].index, c.rows[b].index), cmp.Compare(a, b))
 	})
 	for from := 0; from < len(c.order); {
-		ray, to, first := c.rows[c.order[from]].ray, from+1, c.order[from]
-		for to < len(c.order) && ray != "" && c.rows[c.order[to]].ray == ray {
+		ray, to, first := c.ray(record, c.order[from]), from+1, c.order[from]
+		for to < len(c.order) && bytes.Equal(c.ray(record, c.order[to]), ray) {
 			first = min(first, c.order[to])
 			to++
 		}
 		c.rows[first].from, c.rows[first].to = int32(from), int32(to)
 		from = to
 	}
+}
+
+// ray is the RayID of a row, as it stands there.
+func (c *cloudflareRows) ray(record []byte, row int32) []byte {
+	r := &c.rows[row]
+	return r.ray.in(r.value.in(record))
 }
 
 // one reads a row into c.log; a reason where it is no event.
@@ -141,14 +168,14 @@ func (c *cloudflareRows) one(value []byte) (reason string) {
 // the record; false where that cannot be, and each row is one for itself.
 func (c *cloudflareRows) merged(in *Input, out *Output, index int, row *cloudflareRow) bool {
 	group := c.order[row.from:row.to]
-	lead := c.rows[group[0]].value
+	lead := c.rows[group[0]].value.in(in.Value)
 	if len(group) > maxMatched || c.one(lead) != "" {
 		return false
 	}
 	l, last := &c.log, lead
 	n := 0
 	for _, k := range group[1:] {
-		v := c.rows[k].value
+		v := c.rows[k].value.in(in.Value)
 		if bytes.Equal(v, last) {
 			continue // delivered twice
 		}
@@ -166,11 +193,11 @@ func (c *cloudflareRows) merged(in *Input, out *Output, index int, row *cloudfla
 		l.rest.b = append(l.rest.b, ']')
 	}
 	l.finish()
-	if out.tried(in, index, row.value, &l.e) != "" {
+	if out.tried(in, index, row.value.in(in.Value), &l.e) != "" {
 		return false
 	}
 	for _, k := range group {
-		c.rows[k].done = true
+		c.rows[k].from = -1
 	}
 	return true
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 // cfRow is a row of firewall_events.
@@ -52,7 +53,7 @@ func TestRowsOfARayBecomeOneEvent(t *testing.T) {
 }
 
 func TestRowsWithoutATerminatingOne(t *testing.T) {
-	out := run(t, "cloudflare-firewall", cfRow("a", 3, "")+"\n"+cfRow("a", 2, "")+"\n"+`{"Datetime":1795309107,"RayID":"b"}`+"\n"+`{"Datetime":1795309107}`+"\n"+`{"Datetime":1795309107}`)
+	out := run(t, "cloudflare-firewall", cfRow("a", 3, "")+"\n"+cfRow("a", 2, "")+"\n"+`{"Datetime":1795309107,"RayID":"b"}`+"\n"+`{"Datetime":1795309107,"RayID":["x"]}`+"\n"+`{"Datetime":1795309107,"RayID":["x"]}`)
 	var ids []string
 	for _, line := range out.lines() {
 		_, id, _ := strings.Cut(line, `"event_id":"`)
@@ -114,6 +115,18 @@ func TestManyRowsOfOneRay(t *testing.T) {
 	}
 	if out := run(t, "cloudflare-firewall", strings.Join(rows[1:], "\n")); len(out.Events) != 1 {
 		t.Errorf("%d events of %d rows", len(out.Events), len(rows)-1)
+	}
+}
+
+// TestRubbishNeedsNoRows: a record may be millions of lines that are nothing,
+// and what finds the rows of a RayID must not cost a hundred times its size.
+func TestRubbishNeedsNoRows(t *testing.T) {
+	out := run(t, "cloudflare-firewall", strings.Repeat("7\n{}\n{\"RayID\":[]}\n", 10_000))
+	if n := cap(out.cloudflare.rows); n != 0 || len(out.Bad) != maxBad {
+		t.Errorf("room for %d rows, %d bad", n, len(out.Bad))
+	}
+	if size := unsafe.Sizeof(cloudflareRow{}); size > 32 {
+		t.Errorf("a row takes %d bytes", size)
 	}
 }
 
