@@ -48,7 +48,7 @@ func encoded(b []byte) bool {
 				return true
 			}
 		case c == ' ' || c == '+':
-			if scheme(wordBefore(b, i)) {
+			if w := wordBefore(b, i); scheme(w) || scheme(behindEscape(b, w, i)) {
 				return true
 			}
 		}
@@ -67,7 +67,7 @@ func plusScheme(b []byte) bool {
 			return false
 		}
 		i += n
-		if scheme(wordBefore(b, i)) {
+		if w := wordBefore(b, i); scheme(w) || scheme(behindEscape(b, w, i)) {
 			return true
 		}
 	}
@@ -94,8 +94,24 @@ func encodedName(b []byte, at int) bool {
 		}
 	}
 	w := wordBefore(b, at)
-	g, _ := secretName(w)
+	if g, _ := secretName(w); g != none {
+		return true
+	}
+	g, _ := secretName(behindEscape(b, w, at))
 	return g != none
+}
+
+// behindEscape is the word w, which ends at b[at], without the letters of a JSON
+// escape that stands before it ("\ufffdpass", "\npass").
+func behindEscape(b, w []byte, at int) []byte {
+	if from := at - len(w); len(w) == 0 || from == 0 || b[from-1] != '\\' {
+		return w
+	}
+	n := 1
+	if w[0] == 'u' {
+		n = 5
+	}
+	return w[min(n, len(w)):]
 }
 
 // wordBefore is the name that ends at b[at]. Of an escape before it ("%3F")
