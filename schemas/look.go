@@ -198,13 +198,18 @@ func manyDigits(s []byte, i int) (many bool, end int) {
 	for i > 0 && digitRun[s[i-1]] != 0 {
 		i--
 	}
-	n, seen := 0, uint8(0)
+	n, row := 0, 0 // digits in all; behind the last '.' or '_', which may also stand before a number
 	for ; i < len(s) && digitRun[s[i]] != 0; i++ {
-		kind := digitRun[s[i]]
-		seen |= kind
-		n += int(kind & 1)
+		switch digitRun[s[i]] {
+		case digitKind:
+			n++
+			row++
+			many = many || row >= ssnDigits
+		case dotKind:
+			row = 0
+		}
 	}
-	return n >= cardDigits || n >= ssnDigits && seen&dotKind == 0, i
+	return many || n >= cardDigits, i
 }
 
 // digitRun is 1 for digits, other bits for what may stand between them.
