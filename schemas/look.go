@@ -198,24 +198,18 @@ func manyDigits(s []byte, i int) (many bool, end int) {
 	for i > 0 && digitRun[s[i-1]] != 0 {
 		i--
 	}
-	// part and gap are of the digits since the last dot between two digits: a
-	// dot at the end of a sentence parts nothing, and what stands behind "1.2 "
-	// may be a number like any other.
-	n, part, parts, gap := 0, 0, 1, false
+	n, row := 0, 0 // digits in all; behind the last '.' or '_', which may also stand before a number
 	for ; i < len(s) && digitRun[s[i]] != 0; i++ {
-		switch kind := digitRun[s[i]]; {
-		case kind == digitKind:
+		switch digitRun[s[i]] {
+		case digitKind:
 			n++
-			part++
-		case kind == gapKind:
-			gap = gap || part > 0
-		case i > 0 && i+1 < len(s) && digitRun[s[i-1]] == digitKind && digitRun[s[i+1]] == digitKind:
-			many = many || part >= ssnDigits && gap
-			part, gap = 0, false
-			parts++
+			row++
+			many = many || row >= ssnDigits
+		case dotKind:
+			row = 0
 		}
 	}
-	return many || n >= cardDigits || part >= ssnDigits && (gap || parts == 1), i
+	return many || n >= cardDigits, i
 }
 
 // digitRun is 1 for digits, other bits for what may stand between them.

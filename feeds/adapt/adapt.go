@@ -23,6 +23,14 @@ func For(format string) (Adapter, bool) {
 		return suricata, true
 	case "coraza":
 		return coraza, true
+	case "cloudflare-firewall":
+		return cloudflareFirewall, true
+	case "cloudflare-http":
+		return cloudflareHTTP, true
+	case "cloudfront":
+		return cloudfront, true
+	case "aws-waf":
+		return awsWAF, true
 	}
 	return nil, false
 }
@@ -30,18 +38,21 @@ func For(format string) (Adapter, bool) {
 // Formats names the formats that For knows.
 func Formats() []string {
 	return []string{
-		"canonical",
-		"netacea",
-		"threatx",
-		"deepfence",
-		"suricata",
-		"coraza",
+		"canonical", "netacea",
+		"threatx", "deepfence", "suricata", "coraza",
+		"cloudflare-firewall", "cloudflare-http", "cloudfront", "aws-waf",
 	}
 }
 
+// Whole says that a record of a format is best what its source handed over at
+// once (the body of a request, an object), not each line of it: what belongs
+// together lies in different lines. An adapter that gets single lines does with
+// them what it can.
+func Whole(format string) bool { return format == "cloudflare-firewall" || format == "cloudfront" }
+
 // Input is one record, with what its transport knows about it.
 type Input struct {
-	// Value is the record: one JSON object, or an array of them.
+	// Value is the record: one JSON object, an array of them, or lines (Whole).
 	Value []byte
 	// Tenant is whom the path, key, feed or record key names; an event that
 	// names another is Bad. Empty: each event names its own.

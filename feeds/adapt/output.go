@@ -59,6 +59,10 @@ type Output struct {
 	netacea netaceaLog
 	record  record
 	behind  int // len(Events) at the last of Bad
+
+	cloudflare cloudflareRows
+	cloudfront cloudfrontLog
+	awsWAF     awsWAFLog
 }
 
 // keepArena bounds what a reused Output holds on to.
@@ -78,6 +82,7 @@ func (o *Output) Reset() {
 	if cap(o.line) > keepArena {
 		o.line = nil
 		o.netacea = netaceaLog{}
+		o.cloudflare, o.cloudfront, o.awsWAF = cloudflareRows{}, cloudfrontLog{}, awsWAFLog{}
 	}
 	if len(o.tenants) > keepTenants {
 		o.tenants = nil

@@ -2,6 +2,8 @@ package httpfeed
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -10,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"datasync/feeds/http/firehose"
 	"datasync/formats/compress"
 )
 
@@ -156,6 +159,44 @@ func (q *request) tooLarge(when string) *answer {
 	a := problem(http.StatusRequestEntityTooLarge, "the body is larger than "+limit+" bytes"+when+", nothing was kept", "send smaller batches, or raise the feed's max_body")
 	a.drain = true
 	return a
+}
+
+// recognize sees whether the request is a Firehose delivery.
+func (q *request) recognize() *answer {
+	id := q.r.Header[firehose.RequestID]
+	switch {
+	case len(id) == 0 || id[0] == "":
+		return nil
+	case len(id[0]) > firehose.MaxID:
+		return problem(http.StatusBadRequest, firehose.RequestID+" is longer than 256 bytes", "send the id of the delivery, a GUID")
+	}
+	q.delivery = id[0]
+	return nil
+}
+
+// deliver takes the records of a delivery, once however often it comes: the id
+// is its idempotency key. The body as sent says when it was sent, so the records
+// are what a repeat is known by.
+func (q *request) deliver() *answer {
+	data, ends, err := firehose.Decode(q.body)
+	if err != nil {
+		return problem(http.StatusBadRequest, err.Error()+", nothing was kept", "send the body of Firehose's HTTP endpoint delivery 1.0, or leave out "+firehose.RequestID)
+	}
+	q.body, q.ends = data, ends
+	return q.once("firehose " + q.delivery)
+}
+
+// delivered is an answer in the words of Firehose.
+func (q *request) delivered(a *answer) *answer {
+	var wrong struct{ Error, Hint string }
+	if a.status != http.StatusOK {
+		// It is ours: it can be read.
+		_ = json.Unmarshal(a.body, &wrong)
+		wrong.Error = cmp.Or(wrong.Error, http.StatusText(a.status)) + ": " + wrong.Hint
+	}
+	told := *a
+	told.body = firehose.AppendAnswer(nil, q.delivery, q.f.o.Now().UnixMilli(), wrong.Error)
+	return &told
 }
 
 func (q *request) busy() *answer {

@@ -13,6 +13,7 @@ import (
 
 	"datasync/failpoint"
 	"datasync/feeds"
+	"datasync/feeds/adapt"
 	"datasync/feeds/intake"
 	"datasync/feeds/journal"
 	"datasync/schemas"
@@ -23,22 +24,26 @@ import (
 // request is the state of one request; they are used again, so that a small
 // request costs little beyond net/http's own.
 type request struct {
-	f       *Feed
-	r       *http.Request
-	w       http.ResponseWriter
-	pace    pace
-	wire    buffer // as sent
-	plain   buffer // decompressed
-	body    []byte // one of the two
-	format  string
-	tenant  feeds.TenantID
-	limiter *rate.Limiter // of the tenant, where it has a quota
-	at      time.Time     // when it was asked
-	out     []byte        // the answer
-	ans     answer
-	sub     intake.Request
-	names   places
-	values  func(yield func(feeds.Record) bool) // q.records, bound once
+	f     *Feed
+	r     *http.Request
+	w     http.ResponseWriter
+	pace  pace
+	wire  buffer // as sent
+	plain buffer // decompressed
+	body  []byte // one of the two
+	// delivery is the id of a Firehose delivery, "" where it is none; body holds
+	// its records then, and ends says where each ends.
+	delivery string
+	ends     []int
+	format   string
+	tenant   feeds.TenantID
+	limiter  *rate.Limiter // of the tenant, where it has a quota
+	at       time.Time     // when it was asked
+	out      []byte        // the answer
+	ans      answer
+	sub      intake.Request
+	names    places
+	values   func(yield func(feeds.Record) bool) // q.records, bound once
 }
 
 var requests = sync.Pool{New: func() any {
@@ -63,6 +68,9 @@ func (f *Feed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	a := q.serve()
+	if q.delivery != "" {
+		a = q.delivered(a)
+	}
 	if a.drain {
 		q.drainOff()
 	}
@@ -74,6 +82,10 @@ func (f *Feed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // for who may send it.
 func (q *request) serve() *answer {
 	f, r := q.f, q.r
+	a := q.recognize()
+	if a != nil {
+		return a
+	}
 	rt, a := f.route(r)
 	if a != nil {
 		return a
@@ -96,6 +108,9 @@ func (q *request) serve() *answer {
 	}
 	if !f.o.Formats(q.format) {
 		return f.unknownFormat(q.format)
+	}
+	if q.delivery != "" {
+		return q.deliver()
 	}
 	if a = q.checkBody(); a != nil {
 		return a
@@ -171,28 +186,50 @@ func (q *request) checkBody() *answer {
 	return nil
 }
 
-// records yields the values of the body. What is no JSON goes on as it stands:
-// intake rejects it with the reason and keeps it in the quarantine.
+// records yields the records of the body: the values in it, or where the
+// format's belong together (adapt.Whole) all of it at once. What is no JSON goes
+// on as it stands: intake rejects it with the reason and keeps it in the
+// quarantine.
 func (q *request) records(yield func(feeds.Record) bool) {
-	if q.format == "canonical" {
-		// Its adapter takes lines and arrays apart in the pass that judges them.
-		yield(feeds.Record{Value: q.body, Position: q.names.of(0)})
+	n := 0
+	take := func(v []byte) bool {
+		n++
+		return yield(feeds.Record{Value: v, Position: q.names.of(n - 1)})
+	}
+	if q.delivery == "" {
+		q.recordsOf(q.body, take)
 		return
+	}
+	from := 0
+	for _, to := range q.ends {
+		if part := q.body[from:to]; len(bytes.TrimSpace(part)) > 0 && !q.recordsOf(part, take) {
+			return
+		}
+		from = to
+	}
+}
+
+// recordsOf yields the records of a body, or of a record of a delivery; false
+// where it is to stop.
+func (q *request) recordsOf(body []byte, yield func(value []byte) bool) bool {
+	if adapt.Whole(q.format) || q.format == "canonical" { // which takes lines and arrays apart in the pass that judges them
+		return yield(body)
 	}
 	n := 0
 	judged, lines := false, false // whether the body is taken line by line; asked once: it reads the first line
-	for v, err := range schemas.Values(q.body) {
+	for v, err := range schemas.Values(body) {
 		if err != nil {
 			if !judged {
-				judged, lines = true, byLine(q.body)
+				judged, lines = true, byLine(body)
 			}
-			v = broken(q.body, n, lines, err)
+			v = broken(body, n, lines, err)
 		}
-		if !yield(feeds.Record{Value: v, Position: q.names.of(n)}) {
-			return
+		if !yield(v) {
+			return false
 		}
 		n++
 	}
+	return true
 }
 
 // places names the records of a request for the quarantine: who sent it, which
@@ -276,11 +313,12 @@ func (q *request) submit(facts func(*intake.Result) []journal.Fact) *answer {
 }
 
 // result answers with what became of the events: 400 where none was accepted
-// and some were refused.
+// and some were refused. Firehose would send those again and again, though they
+// lie in the quarantine.
 func (q *request) result(res *intake.Result) *answer {
 	q.out = appendResult(q.out[:0], res)
 	q.ans = answer{status: http.StatusOK, body: q.out}
-	if res.Accepted == 0 && len(res.Rejected) > 0 {
+	if res.Accepted == 0 && len(res.Rejected) > 0 && q.delivery == "" {
 		q.ans.status = http.StatusBadRequest
 	}
 	return &q.ans

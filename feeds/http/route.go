@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"datasync/feeds"
+	"datasync/feeds/http/firehose"
 )
 
 // prefix is the path below which everything lies.
@@ -94,7 +95,7 @@ func (f *Feed) authorize(r *http.Request, rt route) (feeds.TenantID, *answer) {
 	owner, found, given := f.owner(r)
 	switch {
 	case !given:
-		return "", problem(http.StatusUnauthorized, "no key was given", "send the tenant's key as \"Authorization: Bearer KEY\", \"Authorization: KEY\" or \"X-Netacea-API-Key: KEY\"")
+		return "", problem(http.StatusUnauthorized, "no key was given", "send the tenant's key as \"Authorization: Bearer KEY\", \"Authorization: KEY\", \"X-Netacea-API-Key: KEY\" or \"X-Amz-Firehose-Access-Key: KEY\"")
 	case !found:
 		return "", problem(http.StatusForbidden, "the key is nobody's", "use one of the api_keys in the tenant's file")
 	case owner != "" && want != "" && owner != want:
@@ -124,13 +125,15 @@ func (f *Feed) owner(r *http.Request) (id feeds.TenantID, found, given bool) {
 			return id, true, true
 		}
 	}
-	for _, v := range r.Header[keyHeader] {
-		if v = strings.TrimSpace(v); v == "" {
-			continue
-		}
-		given = true
-		if id, found = f.o.Keys.ByKey(v); found {
-			return id, true, true
+	for _, header := range [...]string{keyHeader, firehose.AccessKey} {
+		for _, v := range r.Header[header] {
+			if v = strings.TrimSpace(v); v == "" {
+				continue
+			}
+			given = true
+			if id, found = f.o.Keys.ByKey(v); found {
+				return id, true, true
+			}
 		}
 	}
 	return "", false, given

@@ -71,6 +71,9 @@ func (s *scratch) pair(v *view, at int) int {
 	for end > 0 && (b[end-1] == ' ' || quoteOrSlash(b[end-1])) && at-end < 4 {
 		end--
 	}
+	if s.broken && end > 0 && b[end-1] == ')' { // "cs(Cookie)", as CloudFront names a header
+		end--
+	}
 	from := end
 	for from > 0 && end-from < maxName && nameByte(b[from-1]) {
 		from--
@@ -98,7 +101,32 @@ func (s *scratch) pair(v *view, at int) int {
 		return 0
 	}
 	a, z := valueAt(b, at+1, b[at] == ':', header)
+	if s.broken && b[at] == ':' && a < len(b) && (b[a] == '{' || b[a] == '[') && b[a-1] != '"' {
+		z = nestedEnd(b, a)
+	}
 	return s.found(v, a, z, g)
+}
+
+// nestedEnd is the end of the object or array that begins at b[i], all of b
+// where it has none.
+func nestedEnd(b []byte, i int) int {
+	depth, quoted := 0, false
+	for ; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return len(b)
 }
 
 // namedHeader masks the value in {"name":"cookie","value":"…"} within text.

@@ -30,7 +30,8 @@ type scratch struct {
 	path   []byte   // dotted path of the member being walked
 	key    []byte
 	levels [4]level
-	noJWT  int // no JSON Web Token begins before this place of the view
+	noJWT  int  // no JSON Web Token begins before this place of the view
+	broken bool // rec is JSON that cannot be read: text, in which its shapes are sought
 }
 
 var pool = sync.Pool{New: func() any { return new(scratch) }}
@@ -47,7 +48,7 @@ func (s *scratch) begin(r *Rules, rec []byte) {
 	if r == nil {
 		r = builtin
 	}
-	s.rules, s.rec = r, rec
+	s.rules, s.rec, s.broken = r, rec, false
 	s.edits, s.names, s.path = s.edits[:0], s.names[:0], s.path[:0]
 }
 

@@ -101,8 +101,7 @@ func encodedName(b []byte, at int) bool {
 			at--
 		}
 	}
-	w := wordBefore(b, at)
-	g, _ := secretName(w)
+	g, _ := secretName(wordBefore(b, at))
 	return g != none
 }
 

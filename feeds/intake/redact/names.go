@@ -85,6 +85,9 @@ func bare(buf *[maxName]byte, name []byte) []byte {
 			name = name[bytes.LastIndexByte(name, '[')+1:]
 		}
 	}
+	// "user[password]x": what stands behind a bracket is a name of its own, as
+	// it is to the gate, which looks at the last word only.
+	name = name[bytes.LastIndexByte(name, ']')+1:]
 	n := 0
 	for _, c := range name {
 		switch {

@@ -159,6 +159,7 @@ func (r *Rules) Record(dst, raw []byte) (out []byte, found []string) {
 	trimmed := bytes.TrimSpace(raw)
 	if len(trimmed) == 0 || (trimmed[0] != '{' && trimmed[0] != '[') || !jsonValid(raw) || !s.walk(false) {
 		s.begin(r, raw)
+		s.broken = true
 		s.text(0, len(raw), false)
 	}
 	out = s.apply(dst)
