@@ -17,6 +17,7 @@ import (
 	filefeed "datasync/feeds/file"
 	httpfeed "datasync/feeds/http"
 	"datasync/feeds/intake"
+	"datasync/feeds/intake/alerts"
 	"datasync/feeds/intake/redact"
 	"datasync/feeds/journal"
 	kafkafeed "datasync/feeds/kafka"
@@ -92,7 +93,8 @@ func (s *Service) makeFeed(f *tenants.Feed) (func(context.Context) error, error)
 // door is the way into a shard for a feed.
 func (s *Service) door(f *tenants.Feed, log *journal.Journal, rules func(feeds.TenantID) *redact.Rules) (*intake.Door, error) {
 	door, err := intake.New(intake.Options{
-		Feed: f.Name, Log: log, Quarantine: s.quarantine, Known: s.tenantKnown, Rules: rules, Trust: f.HTTP == nil, Now: s.o.Now,
+		Feed: f.Name, Log: log, Quarantine: s.quarantine, Known: s.tenantKnown, Rules: rules,
+		Alerts: s.alerts.Watch, Trust: f.HTTP == nil, Now: s.o.Now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("feed %s: %w", f.Name, err)
@@ -221,6 +223,32 @@ func (s *Service) rules() func(feeds.TenantID) *redact.Rules {
 		compiled.Store(t, r)
 		return r
 	}
+}
+
+// openAlerts makes the sums of all tenants' alerts; one that is used first after
+// a start, or after its settings changed, is read back from the shards of all feeds.
+func (s *Service) openAlerts() error {
+	s.alerts = alerts.NewBook(alerts.Options{
+		Settings: func(id feeds.TenantID) *alerts.Settings {
+			if t := s.set.Load().Tenant(id); t != nil {
+				return t.Alerts
+			}
+			return nil
+		},
+		Logs: func() (out []alerts.Log) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for name := range s.shards {
+				out = append(out, s.logs[name])
+			}
+			return out
+		},
+		Now: s.o.Now,
+		OnError: func(id feeds.TenantID, err error) {
+			s.reporter.failing("read back the alerts' window of "+string(id), err)
+		},
+	})
+	return nil
 }
 
 func (s *Service) rate(id feeds.TenantID) float64 {

@@ -21,6 +21,7 @@ import (
 	"datasync/exporter/state"
 	"datasync/exporter/tenants"
 	"datasync/feeds/intake"
+	"datasync/feeds/intake/alerts"
 	"datasync/feeds/journal"
 )
 
@@ -65,6 +66,7 @@ type Service struct {
 	store      *journal.Store
 	control    *state.Home
 	quarantine *intake.Quarantine
+	alerts     *alerts.Book
 	spools     *spool.Budget
 	buckets    *s3.Clients
 	runner     *lane.Runner
@@ -100,7 +102,7 @@ func New(cfg *tenants.Service, o Options) (*Service, error) {
 	if url := cfg.Notify.Webhook; url != "" {
 		s.reporter.notify = newNotifier(url, newEgress(cfg.Egress), func(err error) { s.reporter.failing("tell the webhook of notify", err) })
 	}
-	for _, step := range []func() error{s.openStore, s.openBuckets, s.openTenants, s.openLanes, s.openListeners} {
+	for _, step := range []func() error{s.openStore, s.openBuckets, s.openTenants, s.openAlerts, s.openLanes, s.openListeners} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, s.close())
 		}

@@ -360,7 +360,11 @@ func newest(qs []admin.QuarantineView, limit int) []admin.QuarantineView {
 // Process is admin.Health's.
 func (v *views) Process() admin.ProcessView {
 	u := v.store.Usage()
-	return admin.ProcessView{Version: v.o.Version, Start: v.start, JournalMaxBytes: u.Cap,
+	var watched []admin.AlertsView
+	for _, a := range v.alerts.Stats() {
+		watched = append(watched, admin.AlertsView{Tenant: string(a.Tenant), Entities: int64(a.Entities), Left: int64(a.Left)})
+	}
+	return admin.ProcessView{Version: v.o.Version, Start: v.start, JournalMaxBytes: u.Cap, Alerts: watched,
 		JournalBytes: map[string]int64{"all": u.Used}, Incidents: v.reporter.counts(),
 		MemoryBytes: v.spools.Used(), MemoryMaxBytes: v.cfg.Memory}
 }

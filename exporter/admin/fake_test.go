@@ -94,7 +94,8 @@ func (f *fake) Quarantine(limit int) ([]QuarantineView, error) {
 
 func (f *fake) Process() ProcessView {
 	return ProcessView{Version: "v1", Start: start, JournalBytes: map[string]int64{"edge-n": 4096}, JournalMaxBytes: 1 << 30,
-		Incidents: map[string]int64{"torn-tail": 2}, MemoryBytes: 5, MemoryMaxBytes: 10, QuarantineBytes: 77}
+		Incidents: map[string]int64{"torn-tail": 2}, MemoryBytes: 5, MemoryMaxBytes: 10, QuarantineBytes: 77,
+		Alerts: []AlertsView{{Tenant: "acme", Entities: 3, Left: 1}}}
 }
 
 func newFake() *fake {

@@ -58,6 +58,18 @@ var metrics = []metric{
 			}
 		}},
 	{"datasync_feed_events_total", counter, "Events of a feed: read and made (alerts) came in, the other outcomes say where they went.", []string{"feed", "outcome"}, collectFeeds},
+	{"datasync_alert_entities", gauge, "Entities (addresses, say) whose scores are summed for a tenant's alerts; absent where it has none.", []string{"tenant"},
+		func(s *snapshot, e emit) {
+			for _, a := range s.process.Alerts {
+				e(float64(a.Entities), a.Tenant)
+			}
+		}},
+	{"datasync_alert_entities_left_total", counter, "Entities whose sums were given up for newer ones: the tenant has more of them within its window than there is room for (16,384).", []string{"tenant"},
+		func(s *snapshot, e emit) {
+			for _, a := range s.process.Alerts {
+				e(float64(a.Left), a.Tenant)
+			}
+		}},
 	{"datasync_lanes", gauge, "How many sinks are in each state.", []string{"state"}, collectStates},
 	{"datasync_lane_state", gauge, "1 for the state that a sink is in (running, waiting, suspended, paused, parked) and the reason class of its last failure.", []string{"tenant", "sink", "state", "reason"},
 		perLane(func(_ *snapshot, l LaneView, e emit) { e(1, l.Tenant, l.Sink, l.State, l.Reason) })},

@@ -263,6 +263,15 @@ type ProcessView struct {
 	Incidents map[string]int64
 	// MemoryBytes and MemoryMaxBytes are the encoding budget in use and whole.
 	MemoryBytes, MemoryMaxBytes int64
+	// Alerts are the sums of the tenants that have alerts.
+	Alerts []AlertsView
 	// QuarantineBytes is what the quarantine holds on disk.
 	QuarantineBytes int64
+}
+
+// AlertsView is what is kept in memory for one tenant's alerts.
+type AlertsView struct {
+	Tenant   string
+	Entities int64 // whose scores are summed
+	Left     int64 // that had to make room for newer ones
 }

@@ -9,6 +9,7 @@ import (
 
 	"datasync/exporter/tenants/conf"
 	"datasync/feeds"
+	"datasync/feeds/intake/alerts"
 	"datasync/schemas"
 )
 
@@ -50,12 +51,12 @@ var quotaKeys = conf.NewObject(conf.Object{Name: "quota", Partial: true, Keys: [
 }})
 
 var alertKeys = conf.NewObject(conf.Object{Name: "alerts", Partial: true, Keys: []conf.Key{
-	{Name: "entity", Type: fieldType, Default: "client_ip", Doc: "field by which scores are summed"},
-	{Name: "window", Type: conf.Duration(time.Second), Default: "10m", Doc: "over how long"},
-	{Name: "threshold", Type: conf.Float(0, 1e12), Default: "100", Doc: "sum at which the alert is made"},
-	{Name: "masked_rules", Type: conf.List(conf.String()), Doc: "rules whose events do not count, and are kept"},
+	{Name: "entity", Type: conf.Enum(alerts.Entities()...), Default: "client_ip", Doc: "field by which scores are summed"},
+	{Name: "window", Type: conf.Duration(time.Second), Default: "10m", Doc: "over how long, by the events' own times"},
+	{Name: "threshold", Type: conf.Float(0.001, 1e9), Default: "100", Doc: "sum at which the alert is made (docs/alerts.md says what each event adds)"},
+	{Name: "masked_rules", Type: conf.List(conf.String()), Doc: "rules that count for nothing; their events are kept"},
 	{Name: "disabled_rules", Type: conf.List(conf.String()), Doc: "rules whose events are suppressed, and counted"},
-	{Name: "direction", Type: conf.Enum("inbound", "outbound", "both"), Default: "inbound", Doc: "direction of the traffic that counts"},
+	{Name: "direction", Type: conf.Enum("inbound", "outbound", "both"), Default: "inbound", Doc: "direction of the traffic that counts; events without one are inbound"},
 }})
 
 // redactable are the fields that can be taken out: those that events can do without.
@@ -103,7 +104,6 @@ func (l *loader) tenant(v, own *conf.Value) *Tenant {
 		t.APIKeys = append(t.APIKeys, Secret(strings.Clone(k)))
 	}
 	if v.Given("alerts") {
-		l.unsupported(v.KeyAt("alerts"), "key", "alerts")
 		a := v.Obj("alerts")
 		t.Alerts = &Alerts{Entity: a.Str("entity"), Window: a.Duration("window"), Threshold: a.Float("threshold"),
 			MaskedRules: a.Strs("masked_rules"), DisabledRules: a.Strs("disabled_rules"), Direction: a.Str("direction")}

@@ -11,6 +11,7 @@ import (
 
 	"datasync/feeds"
 	"datasync/feeds/adapt"
+	"datasync/feeds/intake/alerts"
 	"datasync/feeds/intake/redact"
 	"datasync/feeds/journal"
 )
@@ -27,6 +28,9 @@ type Options struct {
 	Known func(feeds.TenantID) bool
 	// Rules gives a tenant's redaction; nil, or a nil answer, is all built-ins.
 	Rules func(feeds.TenantID) *redact.Rules
+	// Alerts gives a tenant's watch; nil, or a nil answer, is none. All doors
+	// must be given the same one: a tenant's matches come through any of them.
+	Alerts func(feeds.TenantID) *alerts.Watch
 	// Trust lets an event (or a record key) name its tenant where the Request
 	// does not: the operator's choice (contract.md).
 	Trust bool
@@ -58,6 +62,9 @@ func New(o Options) (*Door, error) {
 	if o.Rules == nil {
 		o.Rules = func(feeds.TenantID) *redact.Rules { return nil }
 	}
+	if o.Alerts == nil {
+		o.Alerts = func(feeds.TenantID) *alerts.Watch { return nil }
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -87,6 +94,15 @@ func (d *Door) Submit(ctx context.Context, r *Request) (Result, error) {
 	if b.read == 0 && r.Source == 0 && r.Facts == nil {
 		return Result{}, nil
 	}
+	res, err := d.keep(ctx, r, b)
+	if err != nil {
+		b.turn.Undo() // what was not kept adds nothing, and the alert is made when it comes again
+	}
+	return res, err
+}
+
+// keep makes what a request held durable: the quarantine's part, then the rest.
+func (d *Door) keep(ctx context.Context, r *Request, b *batch) (Result, error) {
 	if len(b.out.Arena) > math.MaxUint32 {
 		return Result{}, fmt.Errorf("intake: feed %s: %d MiB of events at once, at most 4095 are possible", d.o.Feed, len(b.out.Arena)>>20)
 	}
