@@ -95,8 +95,18 @@ var metrics = []metric{
 		func(s *snapshot, e emit) { e(float64(s.process.JournalMaxBytes)) }},
 	{"datasync_journal_incidents_total", counter, "What happened to the journal that an operator must know, by kind (torn-tail, damage, fsync-failed, fail-stop, expired, full, ...).", []string{"kind"},
 		func(s *snapshot, e emit) { counts(s.process.Incidents, e) }},
-	{"datasync_quarantine_bytes", gauge, "Bytes that the quarantine holds on disk.", nil,
+	{"datasync_quarantine_bytes", gauge, "Bytes of the entries that the quarantine holds.", nil,
 		func(s *snapshot, e emit) { e(float64(s.process.QuarantineBytes)) }},
+	{"datasync_quarantine_entries", gauge, "Entries that the quarantine holds.", nil,
+		func(s *snapshot, e emit) { e(float64(s.process.QuarantineEntries)) }},
+	{"datasync_quarantine_expired_total", counter, "Entries that were let go: older than 30 days, or the oldest of those with most where the quarantine had more than a tenth of journal.max_bytes.", nil,
+		func(s *snapshot, e emit) { e(float64(s.process.QuarantineExpired)) }},
+	{"datasync_quarantine_retried_events_total", counter, "Events of a feed that were read again out of the quarantine; they count as read once more.", []string{"feed"},
+		func(s *snapshot, e emit) {
+			for _, f := range s.ledger.Feeds {
+				e(float64(f.Retried), f.Feed)
+			}
+		}},
 	{"datasync_memory_bytes", gauge, "How much of the budget for encoding and buffers is in use.", nil,
 		func(s *snapshot, e emit) { e(float64(s.process.MemoryBytes)) }},
 	{"datasync_memory_max_bytes", gauge, "The budget for encoding and buffers (memory).", nil,

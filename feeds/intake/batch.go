@@ -298,7 +298,7 @@ func (b *batch) reject(rec *feeds.Record, bad *adapt.Bad, format string) {
 		b.hash, b.hashed = sha256.Sum256(rec.Value), true
 	}
 	e := Entry{Time: time.UnixMilli(b.now), Tenant: tenant, Feed: b.door.o.Feed, Format: format,
-		Position: rec.Position, Index: bad.Index, Reason: b.mask(tenant, bad.Reason, rules)}
+		Position: rec.Position, Index: bad.Index, Reason: b.mask(tenant, bad.Reason, rules), Of: b.req.of}
 	e.add(rules, bad)
 	e.ID = entryID(&e, b.hash)
 	b.entries = append(b.entries, e)
@@ -313,13 +313,18 @@ func (b *batch) mask(tenant feeds.TenantID, reason string, rules *redact.Rules) 
 	return b.masked
 }
 
-// append makes the request durable.
-func (b *batch) append(ctx context.Context, r *Request) (Result, error) {
+// result is what became of the records.
+func (b *batch) result() Result {
 	if len(b.rejects) > 1 { // a record's bad values were noted before its next ones
 		slices.SortStableFunc(b.rejects, func(x, y Rejection) int { return x.Index - y.Index })
 	}
 	// What a tenant has disabled was taken for its sender; alerts are not the sender's.
-	res := Result{Accepted: len(b.events) - int(b.counts.Made) + int(b.counts.Suppressed), Rejected: b.rejects, More: b.more}
+	return Result{Accepted: len(b.events) - int(b.counts.Made) + int(b.counts.Suppressed), Rejected: b.rejects, More: b.more}
+}
+
+// append makes the request durable.
+func (b *batch) append(ctx context.Context, res Result) (Result, error) {
+	r := b.req
 	jb := journal.Batch{Arena: b.out.Arena, Events: b.events, Source: r.Source}
 	if b.read > 0 {
 		jb.Facts = append(jb.Facts, b.counts.fact(b.door.o.Feed))

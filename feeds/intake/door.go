@@ -94,7 +94,17 @@ func (d *Door) Submit(ctx context.Context, r *Request) (Result, error) {
 	if b.read == 0 && r.Source == 0 && r.Facts == nil {
 		return Result{}, nil
 	}
-	res, err := d.keep(ctx, r, b)
+	if r.of != "" {
+		b.counts.Retried = b.counts.Read
+	}
+	res := b.result()
+	var err error
+	if r.confirm != nil {
+		err = r.confirm(&res)
+	}
+	if err == nil {
+		res, err = d.keep(ctx, b, res)
+	}
 	if err != nil {
 		b.turn.Undo() // what was not kept adds nothing, and the alert is made when it comes again
 	}
@@ -102,7 +112,7 @@ func (d *Door) Submit(ctx context.Context, r *Request) (Result, error) {
 }
 
 // keep makes what a request held durable: the quarantine's part, then the rest.
-func (d *Door) keep(ctx context.Context, r *Request, b *batch) (Result, error) {
+func (d *Door) keep(ctx context.Context, b *batch, res Result) (Result, error) {
 	if len(b.out.Arena) > math.MaxUint32 {
 		return Result{}, fmt.Errorf("intake: feed %s: %d MiB of events at once, at most 4095 are possible", d.o.Feed, len(b.out.Arena)>>20)
 	}
@@ -111,7 +121,7 @@ func (d *Door) keep(ctx context.Context, r *Request, b *batch) (Result, error) {
 	if err := d.o.Quarantine.Put(ctx, b.entries...); err != nil {
 		return Result{}, fmt.Errorf("intake: feed %s: %w", d.o.Feed, err)
 	}
-	return b.append(ctx, r)
+	return b.append(ctx, res)
 }
 
 // Repeat counts events that came a second time and were answered from memory
@@ -132,9 +142,11 @@ func (d *Door) Repeat(ctx context.Context, events int) error {
 func CountsKey(feed string) string { return "feed/" + feed }
 
 // Counts are a feed's side of the ledger, in events: Read + Made = Accepted +
-// Quarantined + Unrouted + Duplicate + Suppressed.
+// Quarantined + Unrouted + Duplicate + Suppressed. Retried says how many of
+// those read came out of the quarantine again: each of them was read, and
+// quarantined or unrouted, before.
 type Counts struct {
-	Read, Made, Accepted, Quarantined, Unrouted, Duplicate, Suppressed uint64
+	Read, Made, Accepted, Quarantined, Unrouted, Duplicate, Suppressed, Retried uint64
 }
 
 // ParseCounts reads the value of the fact under CountsKey.
@@ -146,12 +158,12 @@ func ParseCounts(value []byte) Counts {
 		}
 		return 0
 	}
-	return Counts{at(0), at(1), at(2), at(3), at(4), at(5), at(6)}
+	return Counts{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}
 }
 
 func (c Counts) fact(feed string) journal.Fact {
 	return journal.Fact{Key: CountsKey(feed), Add: true,
-		Value: journal.AppendCounts(nil, c.Read, c.Made, c.Accepted, c.Quarantined, c.Unrouted, c.Duplicate, c.Suppressed)}
+		Value: journal.AppendCounts(nil, c.Read, c.Made, c.Accepted, c.Quarantined, c.Unrouted, c.Duplicate, c.Suppressed, c.Retried)}
 }
 
 // Balanced says whether every event that came in is accounted for.
