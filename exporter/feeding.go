@@ -1,15 +1,18 @@
 package exporter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"datasync/exporter/admin"
 	"datasync/exporter/lane"
 	"datasync/exporter/tenants"
 	"datasync/feeds"
@@ -17,6 +20,7 @@ import (
 	filefeed "datasync/feeds/file"
 	httpfeed "datasync/feeds/http"
 	"datasync/feeds/intake"
+	"datasync/feeds/intake/alerts"
 	"datasync/feeds/intake/redact"
 	"datasync/feeds/journal"
 	kafkafeed "datasync/feeds/kafka"
@@ -92,7 +96,8 @@ func (s *Service) makeFeed(f *tenants.Feed) (func(context.Context) error, error)
 // door is the way into a shard for a feed.
 func (s *Service) door(f *tenants.Feed, log *journal.Journal, rules func(feeds.TenantID) *redact.Rules) (*intake.Door, error) {
 	door, err := intake.New(intake.Options{
-		Feed: f.Name, Log: log, Quarantine: s.quarantine, Known: s.tenantKnown, Rules: rules, Trust: f.HTTP == nil, Now: s.o.Now,
+		Feed: f.Name, Log: log, Quarantine: s.quarantine, Known: s.tenantKnown, Rules: rules,
+		Alerts: s.alerts.Watch, Trust: f.HTTP == nil, Now: s.o.Now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("feed %s: %w", f.Name, err)
@@ -223,6 +228,32 @@ func (s *Service) rules() func(feeds.TenantID) *redact.Rules {
 	}
 }
 
+// openAlerts makes the sums of all tenants' alerts; one that is used first after
+// a start, or after its settings changed, is read back from the shards of all feeds.
+func (s *Service) openAlerts() error {
+	s.alerts = alerts.NewBook(alerts.Options{
+		Settings: func(id feeds.TenantID) *alerts.Settings {
+			if t := s.set.Load().Tenant(id); t != nil {
+				return t.Alerts
+			}
+			return nil
+		},
+		Logs: func() (out []alerts.Log) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for name := range s.shards {
+				out = append(out, s.logs[name])
+			}
+			return out
+		},
+		Now: s.o.Now,
+		OnError: func(id feeds.TenantID, err error) {
+			s.reporter.failing("read back the alerts' window of "+string(id), err)
+		},
+	})
+	return nil
+}
+
 func (s *Service) rate(id feeds.TenantID) float64 {
 	if t := s.set.Load().Tenant(id); t != nil {
 		return t.Quota.EventsPerSecond
@@ -269,4 +300,88 @@ func (q quarantine) Refused(ctx context.Context, rs []lane.Refusal) error {
 		}
 	}
 	return q.q.Put(ctx, es...)
+}
+
+// Retry is admin.Quarantine's.
+func (v *views) Retry(ctx context.Context, id string) (admin.Retried, error) {
+	s := (*Service)(v)
+	s.retrying.Lock()
+	defer s.retrying.Unlock()
+	e, ok, err := s.quarantine.Get(id)
+	switch {
+	case err != nil:
+		return admin.Retried{}, err
+	case !ok && s.quarantine.WasRetried(id):
+		return admin.Retried{}, fmt.Errorf("entry %s was retried already: %w", id, admin.ErrConflict)
+	case !ok:
+		return admin.Retried{}, fmt.Errorf("entry %s: %w", id, admin.ErrNotFound)
+	case e.Sink != "":
+		return admin.Retried{}, fmt.Errorf("entry %s is an event that sink %s/%s refused; the tenant's other sinks have it, and a retry would deliver it to them again: %w", id, e.Tenant, e.Sink, admin.ErrConflict)
+	}
+	door, log, err := s.doorOf(ctx, &e)
+	if err != nil {
+		return admin.Retried{}, err
+	}
+	if _, done := log.Fact(intake.RetriedFact(id).Key); done { // we died before the quarantine knew
+		return admin.Retried{}, cmp.Or(s.forget(ctx, log, id, cmp.Or(e.Tenant, intake.Unrouted)), fmt.Errorf("entry %s was retried already: %w", id, admin.ErrConflict))
+	}
+	res, err := door.Retry(ctx, &e)
+	out := admin.Retried{ID: id, Accepted: res.Accepted, More: res.More}
+	for _, r := range res.Rejected {
+		out.Rejected = append(out.Rejected, admin.Rejection(r))
+	}
+	if errors.Is(err, intake.ErrNoEvent) {
+		why := "it holds nothing"
+		if len(res.Rejected) > 0 {
+			why = res.Rejected[0].Reason
+		}
+		return out, fmt.Errorf("entry %s stays: %w: %s: %w", id, intake.ErrNoEvent, why, admin.ErrConflict)
+	}
+	if err != nil {
+		return out, err
+	}
+	s.log.Info().Bool("audit", true).Str("entry", id).Str("tenant", string(e.Tenant)).Str("feed", e.Feed).Str("position", e.Position).
+		Int("accepted", res.Accepted).Int("rejected", len(res.Rejected)+res.More).Msg("an entry of the quarantine was retried")
+	return out, s.forget(ctx, log, id, cmp.Or(e.Tenant, intake.Unrouted))
+}
+
+// doorOf is the way back into the shard that an entry came from.
+func (s *Service) doorOf(ctx context.Context, e *intake.Entry) (*intake.Door, *journal.Journal, error) {
+	i := slices.IndexFunc(s.cfg.Feeds, func(f tenants.Feed) bool { return f.Name == e.Feed })
+	if i < 0 {
+		return nil, nil, fmt.Errorf("entry %s came from feed %s, which the configuration does not have any more; put it back to retry: %w", e.ID, e.Feed, admin.ErrConflict)
+	}
+	f, partition := &s.cfg.Feeds[i], 0
+	if f.Kafka != nil { // "partition 3 offset 88"; its numbers lie above those already given there
+		if _, err := fmt.Sscanf(e.Position, "partition %d ", &partition); err != nil {
+			return nil, nil, fmt.Errorf("entry %s lies at %q, which names no partition of feed %s: %w", e.ID, e.Position, e.Feed, admin.ErrConflict)
+		}
+	}
+	log := s.journal(partitionShard(f, partition))
+	if log == nil {
+		var err error
+		if log, err = s.adopt(ctx, partitionShard(f, partition)); err != nil {
+			return nil, nil, err
+		}
+	}
+	door, err := s.door(f, log, s.rules())
+	return door, log, err
+}
+
+// forget takes a retried entry off the list, then lets go of the fact that says so.
+func (s *Service) forget(ctx context.Context, log *journal.Journal, id string, tenant feeds.TenantID) error {
+	if err := s.quarantine.Forget(ctx, id, tenant); err != nil {
+		return err
+	}
+	log.PutLater(intake.RetriedFact(id))
+	return nil
+}
+
+// settleRetries takes entries off the list that were retried just before the
+// program died; what cannot be taken off now is by the next start, or when it
+// is retried.
+func (s *Service) settleRetries(log *journal.Journal) {
+	for id, tenant := range intake.Retried(log.Facts) {
+		s.reporter.failing("take what was retried out of the quarantine", s.forget(context.Background(), log, id, tenant))
+	}
 }

@@ -21,6 +21,7 @@ import (
 	"datasync/exporter/state"
 	"datasync/exporter/tenants"
 	"datasync/feeds/intake"
+	"datasync/feeds/intake/alerts"
 	"datasync/feeds/journal"
 )
 
@@ -65,6 +66,7 @@ type Service struct {
 	store      *journal.Store
 	control    *state.Home
 	quarantine *intake.Quarantine
+	alerts     *alerts.Book
 	spools     *spool.Budget
 	buckets    *s3.Clients
 	runner     *lane.Runner
@@ -76,6 +78,8 @@ type Service struct {
 	mu     sync.Mutex
 	shards map[string]*lane.Shard
 	logs   map[string]*journal.Journal
+
+	retrying sync.Mutex // one entry of the quarantine at a time
 
 	listeners map[string]net.Listener
 	ready     atomic.Pointer[string] // why not ready; nil: ready
@@ -100,7 +104,7 @@ func New(cfg *tenants.Service, o Options) (*Service, error) {
 	if url := cfg.Notify.Webhook; url != "" {
 		s.reporter.notify = newNotifier(url, newEgress(cfg.Egress), func(err error) { s.reporter.failing("tell the webhook of notify", err) })
 	}
-	for _, step := range []func() error{s.openStore, s.openBuckets, s.openTenants, s.openLanes, s.openListeners} {
+	for _, step := range []func() error{s.openStore, s.openBuckets, s.openTenants, s.openAlerts, s.openLanes, s.openListeners} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
@@ -147,6 +151,7 @@ func (s *Service) shard(name string) (*lane.Shard, *journal.Journal, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open shard %s of the journal: %w", name, err)
 	}
+	s.settleRetries(j)
 	sh := &lane.Shard{Name: name + "-" + s.store.ID(), Journal: j, Home: state.At(j)}
 	s.shards[name], s.logs[name] = sh, j
 	return sh, j, nil
@@ -290,6 +295,9 @@ const (
 	maintainEvery = 30 * time.Second
 )
 
+// quarantineShare is the part of journal.max_bytes that the quarantine may have: one in so many.
+const quarantineShare = 10
+
 // maintain keeps the lanes' states and the journal's size true.
 func (s *Service) maintain(ctx context.Context) {
 	tidy, maintain := time.NewTicker(tidyEvery), time.NewTicker(maintainEvery)
@@ -300,6 +308,7 @@ func (s *Service) maintain(ctx context.Context) {
 		case <-tidy.C:
 			s.runner.Tidy()
 		case <-maintain.C:
+			s.reporter.failing("expire old entries of the quarantine", s.quarantine.Expire(ctx, s.o.Now(), s.cfg.Journal.MaxBytes/quarantineShare))
 			s.reporter.failing("keep the journal within its bounds", s.store.Maintain())
 		case <-ctx.Done():
 			return

@@ -195,6 +195,25 @@ func (b *bench) post(tenant, body string) (int, string) {
 	return resp.StatusCode, string(answer)
 }
 
+// ask sends a request to the admin API.
+func (b *bench) ask(method, path string) (status int, body []byte) {
+	b.t.Helper()
+	req, err := http.NewRequest(method, "http://"+b.svc.Addr("admin")+path, strings.NewReader("{}"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err = io.ReadAll(resp.Body); err != nil {
+		b.t.Fatal(err)
+	}
+	return resp.StatusCode, body
+}
+
 const gzipDrops = `  - name: drops
     dir: {path: "{out}"}
     deliver: {max_age: 1s, max_events: 500}

@@ -3,6 +3,7 @@ package exporter
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"datasync/exporter/admin"
 	"datasync/exporter/emit"
@@ -36,7 +38,7 @@ func (s *Service) startAdmin(ctx context.Context, g *group) (string, error) {
 	v := (*views)(s)
 	a, err := admin.New(admin.Options{
 		Listen: s.adminHost(ln), Token: s.cfg.Admin.Token.Reveal(), Hosts: s.cfg.Admin.Hosts,
-		Backend: admin.Backend{Views: v, Control: v, Health: v},
+		Backend: admin.Backend{Views: v, Control: v, Health: v, Quarantine: v},
 	})
 	if err != nil {
 		return "", err
@@ -279,6 +281,7 @@ func feedRow(feed string, logs []*journal.Journal) admin.FeedRow {
 		t.Unrouted += int64(c.Unrouted)
 		t.Duplicate += int64(c.Duplicate)
 		t.Suppressed += int64(c.Suppressed)
+		t.Retried += int64(c.Retried)
 	}
 	row.Gaps, row.Missed = gaps(logs)
 	return row
@@ -336,20 +339,45 @@ func (v *views) Ready() error {
 	return nil
 }
 
-// Quarantine is admin.Health's.
-func (v *views) Quarantine(limit int) ([]admin.QuarantineView, error) {
+// Entries is admin.Quarantine's.
+func (v *views) Entries(tenant, feed string, limit int) ([]admin.QuarantineView, error) {
 	var out []admin.QuarantineView
-	for e, err := range v.quarantine.List(intake.Filter{}) {
+	for e, err := range v.quarantine.List(intake.Filter{Tenant: feeds.TenantID(tenant), Feed: feed}) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, admin.QuarantineView{ID: e.ID, Feed: e.Feed, Tenant: string(e.Tenant), Position: e.Position,
-			Reason: e.Reason, At: e.Time, Bytes: int64(e.Size), Record: string(e.Data[:min(len(e.Data), 512)])})
+		one := entryView(&e)
+		one.Record = string(e.Data[:min(len(e.Data), 512)])
+		out = append(out, one)
 		if len(out) >= 2*limit+1024 { // keep the newest without holding all
 			out = newest(out, limit)
 		}
 	}
 	return newest(out, limit), nil
+}
+
+func entryView(e *intake.Entry) admin.QuarantineView {
+	v := admin.QuarantineView{ID: e.ID, Feed: e.Feed, Tenant: string(e.Tenant), Sink: e.Sink, Format: e.Format, Position: e.Position,
+		Reason: e.Reason, At: e.Time, Bytes: int64(e.Size), Redactions: e.Redactions, Of: e.Of}
+	if e.Count > 1 {
+		v.Events = e.Count
+	}
+	return v
+}
+
+// Entry is admin.Quarantine's.
+func (v *views) Entry(id string) (admin.QuarantineView, bool, error) {
+	e, ok, err := v.quarantine.Get(id)
+	if err != nil || !ok {
+		return admin.QuarantineView{}, false, err
+	}
+	one := entryView(&e)
+	if utf8.Valid(e.Data) {
+		one.Record = string(e.Data)
+	} else {
+		one.Base64 = base64.StdEncoding.EncodeToString(e.Data)
+	}
+	return one, true, nil
 }
 
 func newest(qs []admin.QuarantineView, limit int) []admin.QuarantineView {
@@ -359,10 +387,15 @@ func newest(qs []admin.QuarantineView, limit int) []admin.QuarantineView {
 
 // Process is admin.Health's.
 func (v *views) Process() admin.ProcessView {
-	u := v.store.Usage()
-	return admin.ProcessView{Version: v.o.Version, Start: v.start, JournalMaxBytes: u.Cap,
+	u, q := v.store.Usage(), v.quarantine.Sizes()
+	var watched []admin.AlertsView
+	for _, a := range v.alerts.Stats() {
+		watched = append(watched, admin.AlertsView{Tenant: string(a.Tenant), Entities: int64(a.Entities), Left: int64(a.Left)})
+	}
+	return admin.ProcessView{Version: v.o.Version, Start: v.start, JournalMaxBytes: u.Cap, Alerts: watched,
 		JournalBytes: map[string]int64{"all": u.Used}, Incidents: v.reporter.counts(),
-		MemoryBytes: v.spools.Used(), MemoryMaxBytes: v.cfg.Memory}
+		MemoryBytes: v.spools.Used(), MemoryMaxBytes: v.cfg.Memory,
+		QuarantineBytes: q.Bytes, QuarantineEntries: int64(q.Entries), QuarantineExpired: int64(q.Expired)}
 }
 
 // leftNamed is how many of the sinks with something left a stop names.

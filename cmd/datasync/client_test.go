@@ -108,11 +108,11 @@ func TestMoves(t *testing.T) {
 func TestLedger(t *testing.T) {
 	l := admin.NewLedger(
 		[]admin.SinkRow{{Tenant: "acme", Sink: "siem", Totals: admin.Totals{Received: 1200, Delivered: 1000, Queued: 200, Repeats: 3}}},
-		[]admin.FeedRow{{Feed: "edge", FeedTotals: admin.FeedTotals{Read: 1205, Accepted: 1200, Quarantined: 5}}})
+		[]admin.FeedRow{{Feed: "edge", FeedTotals: admin.FeedTotals{Read: 1205, Accepted: 1200, Quarantined: 5, Retried: 2}}})
 	s := newService(t, l)
 	got := call(t, nil, "ledger", "acme", "--admin", s.URL)
-	want := `FEED  READ   + MADE  = ACCEPTED  + QUARANTINED  + UNROUTED  + DUPLICATE  + SUPPRESSED
-edge  1,205  0       1,200       5              0           0            0
+	want := `FEED  READ   + MADE  = ACCEPTED  + QUARANTINED  + UNROUTED  + DUPLICATE  + SUPPRESSED  | RETRIED
+edge  1,205  0       1,200       5              0           0            0             2
 
 SINK       RECEIVED  = DELIVERED  + FILTERED  + SAMPLED OUT  + REFUSED  + EXPIRED  + DAMAGED  + QUEUED  | REPEATS  REPLAYED
 acme/siem  1,200     1,000        0           0              0          0          0          200       3          0

@@ -49,9 +49,9 @@ func writeLedger(w io.Writer, l admin.Ledger) error {
 	var b strings.Builder
 	var rows []string
 	for _, f := range l.Feeds {
-		rows = append(rows, row(f.Feed, f.Balanced, f.Read, f.Made, f.Accepted, f.Quarantined, f.Unrouted, f.Duplicate, f.Suppressed))
+		rows = append(rows, row(f.Feed, f.Balanced, f.Read, f.Made, f.Accepted, f.Quarantined, f.Unrouted, f.Duplicate, f.Suppressed, f.Retried))
 	}
-	table(&b, "FEED\tREAD\t+ MADE\t= ACCEPTED\t+ QUARANTINED\t+ UNROUTED\t+ DUPLICATE\t+ SUPPRESSED\t", rows)
+	table(&b, "FEED\tREAD\t+ MADE\t= ACCEPTED\t+ QUARANTINED\t+ UNROUTED\t+ DUPLICATE\t+ SUPPRESSED\t| RETRIED\t", rows)
 	writeGaps(&b, l.Feeds)
 	rows = nil
 	for _, s := range l.Sinks {

@@ -32,6 +32,8 @@ type cli struct {
 	Resume resumeCmd `cmd:"" group:"admin" help:"Go on after a pause."`
 	Retry  retryCmd  `cmd:"" group:"admin" help:"Try a sink now instead of at its next retry."`
 	Flush  flushCmd  `cmd:"" group:"admin" help:"Cut and send what is there without waiting for a limit."`
+
+	Quarantine quarantineCmd `cmd:"" group:"admin" help:"Records that could not become events: list, show, retry."`
 }
 
 // console is where a sub-command reads and writes.

@@ -81,7 +81,10 @@ func (f *fake) Act(_ context.Context, tenant, sink string, a Action) error {
 
 func (f *fake) Ready() error { return f.ready }
 
-func (f *fake) Quarantine(limit int) ([]QuarantineView, error) {
+func (f *fake) Entries(tenant, feed string, limit int) ([]QuarantineView, error) {
+	if tenant != "" || feed != "" {
+		return []QuarantineView{{ID: "of " + tenant + " and " + feed}}, nil
+	}
 	if limit > 1000 {
 		return nil, errors.New("disk on fire")
 	}
@@ -92,9 +95,24 @@ func (f *fake) Quarantine(limit int) ([]QuarantineView, error) {
 	return out, nil
 }
 
+func (f *fake) Entry(id string) (QuarantineView, bool, error) {
+	if id == "disk" {
+		return QuarantineView{}, false, errors.New("disk on fire")
+	}
+	return QuarantineView{ID: id, Record: "all of it"}, id == "q1", nil
+}
+
+func (f *fake) Retry(_ context.Context, id string) (Retried, error) {
+	if id == "q2" {
+		return Retried{}, fmt.Errorf("entry q2: %w", ErrNotFound)
+	}
+	return Retried{ID: id, Accepted: 1}, f.actErr
+}
+
 func (f *fake) Process() ProcessView {
 	return ProcessView{Version: "v1", Start: start, JournalBytes: map[string]int64{"edge-n": 4096}, JournalMaxBytes: 1 << 30,
-		Incidents: map[string]int64{"torn-tail": 2}, MemoryBytes: 5, MemoryMaxBytes: 10, QuarantineBytes: 77}
+		Incidents: map[string]int64{"torn-tail": 2}, MemoryBytes: 5, MemoryMaxBytes: 10, QuarantineBytes: 77, QuarantineEntries: 3, QuarantineExpired: 2,
+		Alerts: []AlertsView{{Tenant: "acme", Entities: 3, Left: 1}}}
 }
 
 func newFake() *fake {
@@ -113,8 +131,8 @@ func newFake() *fake {
 			siem,
 		},
 		tenants: []TenantView{{Tenant: "acme", File: "tenants/acme.yaml", Sinks: []string{"drops", "siem"}}},
-		feeds:   []FeedRow{{Feed: "edge", FeedTotals: FeedTotals{Read: 25, Made: 1, Accepted: 20, Quarantined: 4, Unrouted: 1, Duplicate: 1}}},
+		feeds:   []FeedRow{{Feed: "edge", FeedTotals: FeedTotals{Read: 25, Made: 1, Accepted: 20, Quarantined: 4, Unrouted: 1, Duplicate: 1, Retried: 1}}},
 	}
 }
 
-func (f *fake) backend() Backend { return Backend{f, f, f} }
+func (f *fake) backend() Backend { return Backend{f, f, f, f} }

@@ -58,6 +58,18 @@ var metrics = []metric{
 			}
 		}},
 	{"datasync_feed_events_total", counter, "Events of a feed: read and made (alerts) came in, the other outcomes say where they went.", []string{"feed", "outcome"}, collectFeeds},
+	{"datasync_alert_entities", gauge, "Entities (addresses, say) whose scores are summed for a tenant's alerts; absent where it has none.", []string{"tenant"},
+		func(s *snapshot, e emit) {
+			for _, a := range s.process.Alerts {
+				e(float64(a.Entities), a.Tenant)
+			}
+		}},
+	{"datasync_alert_entities_left_total", counter, "Entities whose sums were given up for newer ones: the tenant has more of them within its window than there is room for (16,384).", []string{"tenant"},
+		func(s *snapshot, e emit) {
+			for _, a := range s.process.Alerts {
+				e(float64(a.Left), a.Tenant)
+			}
+		}},
 	{"datasync_lanes", gauge, "How many sinks are in each state.", []string{"state"}, collectStates},
 	{"datasync_lane_state", gauge, "1 for the state that a sink is in (running, waiting, suspended, paused, parked) and the reason class of its last failure.", []string{"tenant", "sink", "state", "reason"},
 		perLane(func(_ *snapshot, l LaneView, e emit) { e(1, l.Tenant, l.Sink, l.State, l.Reason) })},
@@ -83,8 +95,18 @@ var metrics = []metric{
 		func(s *snapshot, e emit) { e(float64(s.process.JournalMaxBytes)) }},
 	{"datasync_journal_incidents_total", counter, "What happened to the journal that an operator must know, by kind (torn-tail, damage, fsync-failed, fail-stop, expired, full, ...).", []string{"kind"},
 		func(s *snapshot, e emit) { counts(s.process.Incidents, e) }},
-	{"datasync_quarantine_bytes", gauge, "Bytes that the quarantine holds on disk.", nil,
+	{"datasync_quarantine_bytes", gauge, "Bytes of the entries that the quarantine holds.", nil,
 		func(s *snapshot, e emit) { e(float64(s.process.QuarantineBytes)) }},
+	{"datasync_quarantine_entries", gauge, "Entries that the quarantine holds.", nil,
+		func(s *snapshot, e emit) { e(float64(s.process.QuarantineEntries)) }},
+	{"datasync_quarantine_expired_total", counter, "Entries that were let go: older than 30 days, or the oldest of those with most where the quarantine had more than a tenth of journal.max_bytes.", nil,
+		func(s *snapshot, e emit) { e(float64(s.process.QuarantineExpired)) }},
+	{"datasync_quarantine_retried_events_total", counter, "Events of a feed that were read again out of the quarantine; they count as read once more.", []string{"feed"},
+		func(s *snapshot, e emit) {
+			for _, f := range s.ledger.Feeds {
+				e(float64(f.Retried), f.Feed)
+			}
+		}},
 	{"datasync_memory_bytes", gauge, "How much of the budget for encoding and buffers is in use.", nil,
 		func(s *snapshot, e emit) { e(float64(s.process.MemoryBytes)) }},
 	{"datasync_memory_max_bytes", gauge, "The budget for encoding and buffers (memory).", nil,

@@ -47,6 +47,10 @@ func TestMetrics(t *testing.T) {
 		`datasync_journal_bytes{shard="edge-n"} 4096`,
 		`datasync_journal_incidents_total{kind="torn-tail"} 2`,
 		`datasync_quarantine_bytes 77`,
+		`datasync_quarantine_entries 3`,
+		`datasync_quarantine_expired_total 2`,
+		`datasync_quarantine_retried_events_total{feed="edge"} 1`,
+		`datasync_alert_entities{tenant="acme"} 3`,
 		`datasync_memory_max_bytes 10`,
 	} {
 		if !strings.Contains(body, "\n"+line+"\n") {

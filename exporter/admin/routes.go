@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,7 +49,10 @@ func routes() []route {
 		{"GET", "/v1/ledger", "The account of every event, and whether it balances.",
 			[][2]string{{"tenant", "only this tenant's sinks"}}, Ledger{}, serveLedger},
 		{"GET", "/v1/quarantine", "Records that could not become events, newest first.",
-			[][2]string{{"limit", "how many, 100 unless given"}}, quarantineAnswer{}, serveQuarantine},
+			[][2]string{{"limit", "how many, 100 unless given"}, {"tenant", "only this tenant's; _unrouted: those of nobody"}, {"feed", "only this feed's"}},
+			quarantineAnswer{}, serveQuarantine},
+		{"GET", "/v1/quarantine/{id}", "One of them, with the whole record.", nil, QuarantineView{}, serveEntry},
+		{"POST", "/v1/quarantine/{id}/retry", "Submits the record once more through its feed; what is an event now is durable, and the entry is gone.", nil, Retried{}, serveRetry},
 		{"GET", profilePath, "A profile of the program, for go tool pprof: profile (CPU), trace, heap, allocs, goroutine…",
 			[][2]string{{"seconds", "how long to look, for profile and trace"}}, nil, serveProfile},
 		{"GET", "/openapi.json", "This description.", nil, map[string]any{}, serveOpenAPI},
@@ -183,7 +187,7 @@ func serveQuarantine(s *Server, w http.ResponseWriter, r *http.Request) {
 		}
 		limit = n
 	}
-	list, err := s.backend.Health.Quarantine(limit)
+	list, err := s.backend.Quarantine.Entries(r.URL.Query().Get("tenant"), r.URL.Query().Get("feed"), limit)
 	if err != nil {
 		writeError(w, http.StatusInternalServerError, fmt.Sprintf("reading the quarantine: %v", err))
 		return
@@ -192,6 +196,40 @@ func serveQuarantine(s *Server, w http.ResponseWriter, r *http.Request) {
 		list = []QuarantineView{}
 	}
 	writeJSON(w, http.StatusOK, quarantineAnswer{list})
+}
+
+func serveEntry(s *Server, w http.ResponseWriter, r *http.Request) {
+	e, ok, err := s.backend.Quarantine.Entry(r.PathValue("id"))
+	switch {
+	case err != nil:
+		writeError(w, http.StatusInternalServerError, fmt.Sprintf("reading the quarantine: %v", err))
+	case !ok:
+		noEntry(w, r)
+	default:
+		writeJSON(w, http.StatusOK, e)
+	}
+}
+
+func serveRetry(s *Server, w http.ResponseWriter, r *http.Request) {
+	// What has begun is brought to its end, whoever still listens.
+	res, err := s.backend.Quarantine.Retry(context.WithoutCancel(r.Context()), r.PathValue("id"))
+	switch {
+	case errors.Is(err, ErrNotFound):
+		noEntry(w, r)
+	case errors.Is(err, ErrConflict):
+		writeError(w, http.StatusConflict, err.Error())
+	case err != nil:
+		writeError(w, http.StatusInternalServerError, fmt.Sprintf("retrying %s: %v", quote(r.PathValue("id")), err))
+	default:
+		if res.Rejected == nil {
+			res.Rejected = []Rejection{}
+		}
+		writeJSON(w, http.StatusOK, res)
+	}
+}
+
+func noEntry(w http.ResponseWriter, r *http.Request) {
+	writeError(w, http.StatusNotFound, "there is no entry "+quote(r.PathValue("id"))+" in the quarantine; it may have expired")
 }
 
 func serveOpenAPI(_ *Server, w http.ResponseWriter, _ *http.Request) {

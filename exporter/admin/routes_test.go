@@ -121,6 +121,31 @@ func TestQuarantine(t *testing.T) {
 		decode[failure](t, ask(s, "GET", "/v1/quarantine?limit="+limit), 400)
 	}
 	decode[failure](t, ask(s, "GET", "/v1/quarantine?limit=2000"), 500)
+	if got := decode[quarantineAnswer](t, ask(s, "GET", "/v1/quarantine?tenant=acme&feed=edge"), 200).Entries; got[0].ID != "of acme and edge" {
+		t.Errorf("%+v", got)
+	}
+	if got := decode[QuarantineView](t, ask(s, "GET", "/v1/quarantine/q1"), 200); got.Record != "all of it" {
+		t.Errorf("%+v", got)
+	}
+	decode[failure](t, ask(s, "GET", "/v1/quarantine/other"), 404)
+	decode[failure](t, ask(s, "GET", "/v1/quarantine/disk"), 500)
+}
+
+func TestQuarantineRetry(t *testing.T) {
+	f := newFake()
+	s := newServer(t, f, nil)
+	jsonType := "Content-Type: application/json"
+	if w := ask(s, "POST", "/v1/quarantine/q1/retry", jsonType); w.Code != 200 || strings.TrimSpace(w.Body.String()) != `{"id":"q1","accepted":1,"rejected":[]}` {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	decode[failure](t, ask(s, "POST", "/v1/quarantine/q2/retry", jsonType), 404)
+	decode[failure](t, ask(s, "POST", "/v1/quarantine/q1/retry"), 415)
+	f.actErr = fmt.Errorf("it was retried already: %w", ErrConflict)
+	decode[failure](t, ask(s, "POST", "/v1/quarantine/q1/retry", jsonType), 409)
+	f.actErr = errors.New("journal is full")
+	if got := decode[failure](t, ask(s, "POST", "/v1/quarantine/q1/retry", jsonType), 500); !strings.Contains(got.Error, "journal is full") {
+		t.Error(got.Error)
+	}
 }
 
 // Every route is in the description, and every reference in it leads somewhere.

@@ -39,8 +39,8 @@ const stopIn = 5 * time.Second
 
 // New checks the options and makes the server; it does not listen yet.
 func New(o Options) (*Server, error) {
-	if o.Backend.Views == nil || o.Backend.Control == nil || o.Backend.Health == nil {
-		return nil, errors.New("admin: Backend needs Views, Control and Health")
+	if o.Backend.Views == nil || o.Backend.Control == nil || o.Backend.Health == nil || o.Backend.Quarantine == nil {
+		return nil, errors.New("admin: Backend needs Views, Control, Health and Quarantine")
 	}
 	host, _, err := net.SplitHostPort(o.Listen)
 	if err != nil {

@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// Backend is what the server shows and moves; all three are required.
+// Backend is what the server shows and moves; all are required.
 type Backend struct {
-	Views   Views
-	Control Control
-	Health  Health
+	Views      Views
+	Control    Control
+	Health     Health
+	Quarantine Quarantine
 }
 
 // Views are the figures. The server calls them concurrently; what they return
@@ -45,13 +46,26 @@ type Health interface {
 	// Ready is nil where the service takes events, else why not. It is told to
 	// anyone who asks, so it may name nothing secret.
 	Ready() error
-	// Quarantine gives the newest entries first, at most limit.
-	Quarantine(limit int) ([]QuarantineView, error)
 	// Process gives what no lane and no feed owns.
 	Process() ProcessView
 }
 
-// Errors that Control returns for the server to tell apart.
+// Quarantine is what could not become an event. It is called concurrently.
+type Quarantine interface {
+	// Entries gives the newest entries first, at most limit, with the beginning
+	// of each record; of one tenant ("_unrouted": those of nobody) and one feed,
+	// "" for all.
+	Entries(tenant, feed string, limit int) ([]QuarantineView, error)
+	// Entry gives one entry with its record; false where there is none.
+	Entry(id string) (QuarantineView, bool, error)
+	// Retry submits an entry's record once more through its feed. On return
+	// without an error what became of it is durable, and the entry is listed no
+	// more. ErrNotFound; ErrConflict, wrapped with the reason, where it cannot be
+	// retried, was already, or still is no event: then nothing has changed.
+	Retry(ctx context.Context, id string) (Retried, error)
+}
+
+// Errors that Control and Quarantine return for the server to tell apart.
 var (
 	ErrNotFound = errors.New("not found")
 	ErrConflict = errors.New("conflict")
@@ -198,6 +212,9 @@ type FeedTotals struct {
 	Unrouted    int64 `json:"unrouted"`
 	Duplicate   int64 `json:"duplicate"`
 	Suppressed  int64 `json:"suppressed"`
+	// Retried says how many of Read came out of the quarantine again; they were
+	// read, and quarantined or unrouted, before.
+	Retried int64 `json:"retried"`
 }
 
 // Balanced says whether every event that came in is accounted for.
@@ -240,15 +257,43 @@ type TenantView struct {
 
 // QuarantineView is one record that could not become an event.
 type QuarantineView struct {
-	ID       string    `json:"id"`
-	Feed     string    `json:"feed"`
-	Tenant   string    `json:"tenant,omitempty"`
+	ID     string `json:"id"`
+	Feed   string `json:"feed"`
+	Tenant string `json:"tenant,omitempty"`
+	// Sink is the sink that refused the event, where it was one.
+	Sink     string    `json:"sink,omitempty"`
+	Format   string    `json:"format,omitempty"`
 	Position string    `json:"position"`
 	Reason   string    `json:"reason"`
 	At       time.Time `json:"at"`
 	Bytes    int64     `json:"bytes"`
-	// Record is the beginning of the record, secrets masked, for people.
+	// Events is how many bad values the entry stands for, where more than one.
+	Events int `json:"events,omitempty"`
+	// Record is the record, secrets masked; in a list the beginning of it. Bytes
+	// that are no text stand in Base64 instead, of a single entry.
 	Record string `json:"record,omitempty"`
+	Base64 string `json:"base64,omitempty"`
+	// Redactions name what was masked.
+	Redactions []string `json:"redactions,omitempty"`
+	// Of is the entry whose retry left this one.
+	Of string `json:"of,omitempty"`
+}
+
+// Retried says what became of a retried entry.
+type Retried struct {
+	ID       string `json:"id"`
+	Accepted int    `json:"accepted"` // events
+	// Rejected are the values that still are no events; each stands in an entry
+	// of its own.
+	Rejected []Rejection `json:"rejected"`
+	// More counts those that are not among Rejected.
+	More int `json:"more,omitempty"`
+}
+
+// Rejection is one value that is no event.
+type Rejection struct {
+	Index  int    `json:"index"`
+	Reason string `json:"reason"`
 }
 
 // ProcessView is what no lane and no feed owns.
@@ -263,6 +308,16 @@ type ProcessView struct {
 	Incidents map[string]int64
 	// MemoryBytes and MemoryMaxBytes are the encoding budget in use and whole.
 	MemoryBytes, MemoryMaxBytes int64
-	// QuarantineBytes is what the quarantine holds on disk.
-	QuarantineBytes int64
+	// Alerts are the sums of the tenants that have alerts.
+	Alerts []AlertsView
+	// Of the quarantine: the bytes and the number of its entries now, and how
+	// many have expired, ever.
+	QuarantineBytes, QuarantineEntries, QuarantineExpired int64
+}
+
+// AlertsView is what is kept in memory for one tenant's alerts.
+type AlertsView struct {
+	Tenant   string
+	Entities int64 // whose scores are summed
+	Left     int64 // that had to make room for newer ones
 }

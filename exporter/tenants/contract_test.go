@@ -144,7 +144,7 @@ func TestContractTenantIsUnderstood(t *testing.T) {
 	}{
 		{"redact", tn.Redact, Redact{Builtin: builtins, QueryParams: []string{"session"}, Fields: []string{"http_referrer"}}},
 		{"quota", tn.Quota, Quota{5 << 30, 20000}}, {"keys", tn.APIKeys, []Secret{"acme-key"}},
-		{"alerts", *tn.Alerts, Alerts{"client_ip", 10 * time.Minute, 100, []string{"942100"}, []string{}, "inbound"}},
+		{"alerts", *tn.Alerts, Alerts{Entity: "client_ip", Window: 10 * time.Minute, Threshold: 100, MaskedRules: []string{"942100"}, DisabledRules: []string{}, Direction: "inbound"}},
 		{"s3", *lake.S3, S3Sink{Bucket: "acme-sec", Prefix: "bots", AWS: role, PathStyle: true, SSE: "aws:kms", KMSKey: "k", StorageClass: "STANDARD_IA", ConditionalPut: true}},
 		{"output", lake.Output, Output{Format: formats.Parquet, Compression: formats.Zstd, Schema: "canonical", Kinds: schemas.DefaultKinds,
 			Filter: `enforced && client_country != "GB"`, Fields: []string{"event_id", "event_time", "client_ip", "action"}, Sample: 1}},

@@ -244,11 +244,17 @@ func (b *book) readTenant(l *loader, e *entry, all bool) {
 		switch {
 		case ch == nil:
 			l.tell(own.At("channel"), "channel %q has no file; make %s", e.channel, filepath.Join(b.dir, "channels", e.channel+".yaml"))
+			merged = nil
 		case ch.value == nil:
 			l.tell(own.At("channel"), "channel %q has mistakes in %s; mend them first", e.channel, ch.path)
+			merged = nil
 		default:
 			merged = conf.Merge(ch.value, own)
 		}
+	}
+	if merged == nil { // what the channel leaves out is no mistake of the tenant's
+		e.problems = append(e.problems, l.problems...)
+		return
 	}
 	l.problems = append(l.problems, merged.Complete()...)
 	t := l.tenant(merged, own)

@@ -293,3 +293,24 @@ func BenchmarkLoad10000Tenants(b *testing.B) {
 		b.Fatal("not found")
 	}
 }
+
+// TestABadChannelIsSaidOnce: what a tenant leaves to its channel is no mistake
+// of the tenant's while the channel cannot be read.
+func TestABadChannelIsSaidOnce(t *testing.T) {
+	tree(t, map[string]string{"t/a.yaml": "tenant: a\nchannel: c\nsinks:\n  - name: x\n    filter: 'severity > 4'\n", "t/channels/c.yaml": "sinks: 1\n"})
+	for _, want := range []string{"channel \"c\" has mistakes", "channel \"c\" has no file"} {
+		_, ps := LoadTenants("t")
+		n := 0
+		for _, p := range ps {
+			if p.File == filepath.Join("t", "a.yaml") {
+				n++
+			}
+		}
+		if n != 1 || !strings.Contains(ps.Error(), want) {
+			t.Errorf("%d problems of the tenant: %v", n, ps)
+		}
+		if err := os.RemoveAll("t/channels/c.yaml"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -340,12 +340,11 @@ var notYet = map[string][]string{
 	"feed kind": {"tls", "kinesis"},
 	"format":    {"cloudflare-firewall", "cloudflare-http", "cloudfront", "aws-waf"},
 	"schema":    {"ocsf-1.8", "ocsf-1.3", "ecs", "threatx", "cef"},
-	"key":       {"alerts"},
 }
 
 // Unsupported says that this build cannot run a setting, though it knows it;
 // "" where it can. what is the noun: "feed kind", "format", "sink kind",
-// "schema", "key".
+// "schema".
 func Unsupported(what, value string) string {
 	if !slices.Contains(notYet[what], value) {
 		return ""

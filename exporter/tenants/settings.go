@@ -9,6 +9,7 @@ import (
 
 	"datasync/exporter/tenants/conf"
 	"datasync/feeds"
+	"datasync/feeds/intake/alerts"
 	"datasync/formats"
 	"datasync/schemas"
 )
@@ -148,13 +149,7 @@ type Quota struct {
 }
 
 // Alerts is a tenant's "alerts".
-type Alerts struct {
-	Entity                     string
-	Window                     time.Duration
-	Threshold                  float64
-	MaskedRules, DisabledRules []string
-	Direction                  string
-}
+type Alerts = alerts.Settings
 
 // Sink is one destination of a tenant. Exactly one of the pointers S3, Dir,
 // Kinesis, Emitter is set.

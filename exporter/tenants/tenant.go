@@ -2,13 +2,14 @@ package tenants
 
 import (
 	"errors"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"datasync/exporter/tenants/conf"
 	"datasync/feeds"
+	"datasync/feeds/intake/alerts"
+	"datasync/feeds/intake/redact"
 	"datasync/schemas"
 )
 
@@ -41,7 +42,7 @@ var redactKeys = conf.NewObject(conf.Object{Name: "redact", Partial: true, Keys:
 	{Name: "builtin", Type: conf.List(conf.Enum(builtins...)), DefaultDoc: "all four", Doc: "built-in patterns to look for"},
 	{Name: "query_params", Type: conf.List(conf.String()), Doc: "parameters of http_query whose values are taken out"},
 	{Name: "fields", Type: conf.List(redactable), Doc: "fields that are taken out"},
-	{Name: "patterns", Type: conf.List(patternType), Doc: "regular expressions (RE2); what they match in text is taken out"},
+	{Name: "patterns", Type: conf.List(conf.String()), Doc: "regular expressions (RE2), at most 32 of at most 512 bytes each; what they match in text is taken out"},
 }})
 
 var quotaKeys = conf.NewObject(conf.Object{Name: "quota", Partial: true, Keys: []conf.Key{
@@ -50,22 +51,27 @@ var quotaKeys = conf.NewObject(conf.Object{Name: "quota", Partial: true, Keys: [
 }})
 
 var alertKeys = conf.NewObject(conf.Object{Name: "alerts", Partial: true, Keys: []conf.Key{
-	{Name: "entity", Type: fieldType, Default: "client_ip", Doc: "field by which scores are summed"},
-	{Name: "window", Type: conf.Duration(time.Second), Default: "10m", Doc: "over how long"},
-	{Name: "threshold", Type: conf.Float(0, 1e12), Default: "100", Doc: "sum at which the alert is made"},
-	{Name: "masked_rules", Type: conf.List(conf.String()), Doc: "rules whose events do not count, and are kept"},
+	{Name: "entity", Type: conf.Enum(alerts.Entities()...), Default: "client_ip", Doc: "field by which scores are summed"},
+	{Name: "window", Type: conf.Duration(time.Second), Default: "10m", Doc: "over how long, by the events' own times"},
+	{Name: "threshold", Type: conf.Float(0.001, 1e9), Default: "100", Doc: "sum at which the alert is made (docs/alerts.md says what each event adds)"},
+	{Name: "masked_rules", Type: conf.List(conf.String()), Doc: "rules that count for nothing; their events are kept"},
 	{Name: "disabled_rules", Type: conf.List(conf.String()), Doc: "rules whose events are suppressed, and counted"},
-	{Name: "direction", Type: conf.Enum("inbound", "outbound", "both"), Default: "inbound", Doc: "direction of the traffic that counts"},
+	{Name: "direction", Type: conf.Enum("inbound", "outbound", "both"), Default: "inbound", Doc: "direction of the traffic that counts; events without one are inbound"},
 }})
 
 // redactable are the fields that can be taken out: those that events can do without.
+// "net.dst_ip" is a member of a field that has members.
 var redactable = conf.String().Where("a field of the event", func(s string) error {
+	name, _, inner := strings.Cut(s, ".")
 	for _, f := range schemas.Fields() {
-		if f.Name == s && f.Required {
+		switch {
+		case f.Name == name && f.Required:
 			return &required{s}
+		case f.Name == name && inner && len(f.Members) == 0:
+			return errors.New("field \"" + name + "\" has no members; write \"" + name + "\"")
 		}
 	}
-	return conf.Known("field", s, canonicalFields())
+	return conf.Known("field", name, canonicalFields())
 })
 
 type required struct{ field string }
@@ -81,11 +87,6 @@ var keyType = conf.Secret().Where("printable ASCII without spaces", func(s strin
 	return errors.New("a header cannot carry it")
 })
 
-var patternType = conf.String().Where("a regular expression", func(s string) error {
-	_, err := regexp.Compile(s)
-	return err
-})
-
 // tenant builds a tenant's settings from its merged value. own is the value of
 // its own file.
 func (l *loader) tenant(v, own *conf.Value) *Tenant {
@@ -99,11 +100,11 @@ func (l *loader) tenant(v, own *conf.Value) *Tenant {
 	if !r.Has("builtin") {
 		t.Redact.Builtin = builtins
 	}
+	l.redact(r)
 	for _, k := range v.Strs("api_keys") {
 		t.APIKeys = append(t.APIKeys, Secret(strings.Clone(k)))
 	}
 	if v.Given("alerts") {
-		l.unsupported(v.KeyAt("alerts"), "key", "alerts")
 		a := v.Obj("alerts")
 		t.Alerts = &Alerts{Entity: a.Str("entity"), Window: a.Duration("window"), Threshold: a.Float("threshold"),
 			MaskedRules: a.Strs("masked_rules"), DisabledRules: a.Strs("disabled_rules"), Direction: a.Str("direction")}
@@ -112,6 +113,20 @@ func (l *loader) tenant(v, own *conf.Value) *Tenant {
 		t.Sinks = append(t.Sinks, l.sink(t.ID, sv))
 	}
 	return t
+}
+
+// redact holds the rules to what intake will compile: rules that it refuses
+// would leave the tenant's own secrets where they are.
+func (l *loader) redact(r *conf.Value) {
+	for name, spec := range map[string]redact.Spec{
+		"query_params": {QueryParams: r.Strs("query_params")}, "fields": {Fields: r.Strs("fields")}, "patterns": {Patterns: r.Strs("patterns")},
+	} {
+		if _, err := redact.Compile(spec); err != nil {
+			for text := range strings.Lines(err.Error()) {
+				l.tell(r.At(name), "%s", strings.TrimSpace(text))
+			}
+		}
+	}
 }
 
 // sinksOnce refuses two sinks of one name in one file.

@@ -5,10 +5,12 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"datasync/feeds"
 	"datasync/feeds/adapt"
+	"datasync/feeds/intake/alerts"
 	"datasync/feeds/intake/redact"
 	"datasync/feeds/journal"
 	"datasync/schemas"
@@ -27,6 +29,11 @@ type batch struct {
 	read    int // events seen so far in this request
 
 	suppressed int // of those, what their source calls no event
+
+	turn  alerts.Turn // what the events added to their tenants' sums
+	made  []madeAlert // of the record being taken
+	lines []byte      // of made
+	n     int         // how many values the record has
 
 	in     adapt.Input
 	req    *Request
@@ -48,7 +55,14 @@ type batch struct {
 // canonical is the format in which an adapted event waits in the quarantine.
 const canonical = "canonical"
 
-// route is where a tenant's events go. known and rules hold for one request.
+// madeAlert is an alert in batch.lines, to be put behind the events of its record.
+type madeAlert struct {
+	tenant   journal.TenantRef
+	off, len int
+	time     int64
+}
+
+// route is where a tenant's events go. known, rules and watch hold for one request.
 type route struct {
 	tenant feeds.TenantID
 	ref    journal.TenantRef
@@ -56,6 +70,7 @@ type route struct {
 	gen    uint64
 	known  bool
 	rules  *redact.Rules
+	watch  *alerts.Watch // nil: the tenant has no alerts
 }
 
 // keepRoutes bounds the tenants that a pooled batch remembers.
@@ -79,6 +94,7 @@ func (b *batch) end() {
 	b.out.Reset()
 	spare.give(b.out.Arena)
 	b.out.Arena = nil
+	b.turn.Reset()
 	clear(b.entries)
 	b.events, b.entries, b.rejects = b.events[:0], b.entries[:0], nil
 	b.req, b.in, b.reason, b.masked = nil, adapt.Input{}, "", ""
@@ -93,22 +109,24 @@ func (b *batch) take(adapter adapt.Adapter, rec *feeds.Record) {
 	}
 	b.out.Events, b.out.Bad, b.out.Suppressed, b.hashed = b.out.Events[:0], b.out.Bad[:0], 0, false
 	adapter(&b.in, &b.out)
+	b.n = len(b.out.Events) + b.out.Suppressed
+	for i := range b.out.Bad {
+		b.n += 1 + b.out.Bad[i].More
+	}
 	for i := range b.out.Events {
 		b.event(rec, &b.out.Events[i])
 	}
-	n := len(b.out.Events)
+	b.placeAlerts(rec)
 	for i := range b.out.Bad {
 		bad := &b.out.Bad[i]
-		n += 1 + bad.More
 		b.counts.Quarantined += uint64(1 + bad.More)
 		b.reject(rec, bad, b.req.Format)
 	}
 	// promise: what its source calls no event is not stored, but counted.
-	n += b.out.Suppressed
 	b.suppressed += b.out.Suppressed
 	b.counts.Suppressed += uint64(b.out.Suppressed)
-	b.counts.Read += uint64(n)
-	b.read += n
+	b.counts.Read += uint64(b.n)
+	b.read += b.n
 }
 
 // tenantOf says whom the path, key or feed names or, where events are trusted
@@ -165,12 +183,49 @@ func (b *batch) event(rec *feeds.Record, e *adapt.Event) {
 	if !rt.haveID {
 		rt.ref, rt.haveID = b.door.o.Log.Tenant(e.Tenant), true
 	}
+	if rt.watch != nil && alerts.Counting.Has(e.Kind) && !b.watched(rec, e, rt) {
+		b.counts.Suppressed++
+		return
+	}
 	b.counts.Accepted++
 	ev := journal.Event{Off: uint32(e.Off), Len: uint32(e.Len), Tenant: rt.ref, Kind: uint8(e.Kind), Time: e.Time}
 	if rec.Seq != 0 {
 		ev.Seq = rec.Seq + feeds.Sequence(e.Index)
 	}
 	b.events = append(b.events, ev)
+}
+
+// watched counts an event towards its tenant's alerts; false where the tenant
+// wants no events of its rules.
+func (b *batch) watched(rec *feeds.Record, e *adapt.Event, rt *route) bool {
+	// Where the source numbers its events, an alert needs a number as well.
+	quiet := rec.Seq != 0 && b.n+len(b.made) >= maxPerRecord
+	switch b.turn.Take(rt.watch, b.out.Arena[e.Off:e.Off+e.Len-1], b.now, quiet) {
+	case alerts.Suppress:
+		return false
+	case alerts.Trip:
+		line, at := b.turn.Alert()
+		b.made = append(b.made, madeAlert{rt.ref, len(b.lines), len(line), at})
+		b.lines = append(b.lines, line...)
+	}
+	return true
+}
+
+// placeAlerts puts the alerts that a record's events made behind them: in the
+// commit of the events, and with numbers that follow theirs.
+func (b *batch) placeAlerts(rec *feeds.Record) {
+	off := len(b.out.Arena)
+	b.out.Arena = append(b.out.Arena, b.lines...)
+	for i, a := range b.made {
+		ev := journal.Event{Off: uint32(off + a.off), Len: uint32(a.len), Tenant: a.tenant, Kind: uint8(schemas.KindAlert), Time: a.time}
+		if rec.Seq != 0 {
+			ev.Seq = rec.Seq + feeds.Sequence(b.n+i)
+		}
+		b.events = append(b.events, ev)
+	}
+	b.counts.Made += uint64(len(b.made))
+	b.counts.Accepted += uint64(len(b.made))
+	b.made, b.lines = b.made[:0], b.lines[:0]
 }
 
 // redact puts the event's masked form behind it in the arena; false where that
@@ -211,6 +266,7 @@ func (b *batch) current(rt *route) *route {
 	if rt.gen != b.gen {
 		rt.gen, rt.known = b.gen, b.door.o.Known(rt.tenant)
 		rt.rules = b.door.o.Rules(rt.tenant)
+		rt.watch = b.door.o.Alerts(rt.tenant)
 	}
 	return rt
 }
@@ -252,7 +308,7 @@ func (b *batch) reject(rec *feeds.Record, bad *adapt.Bad, format string) {
 		b.hash, b.hashed = sha256.Sum256(rec.Value), true
 	}
 	e := Entry{Time: time.UnixMilli(b.now), Tenant: tenant, Feed: b.door.o.Feed, Format: format,
-		Position: rec.Position, Index: bad.Index, Reason: b.mask(tenant, bad.Reason, rules)}
+		Position: rec.Position, Index: bad.Index, Reason: b.mask(tenant, bad.Reason, rules), Of: b.req.of}
 	e.add(rules, bad)
 	e.ID = entryID(&e, b.hash)
 	b.entries = append(b.entries, e)
@@ -267,12 +323,19 @@ func (b *batch) mask(tenant feeds.TenantID, reason string, rules *redact.Rules) 
 	return b.masked
 }
 
-// append makes the request durable.
-func (b *batch) append(ctx context.Context, r *Request) (Result, error) {
+// result is what became of the records.
+func (b *batch) result() Result {
 	if len(b.rejects) > 1 { // a record's bad values were noted before its next ones
 		slices.SortStableFunc(b.rejects, func(x, y Rejection) int { return x.Index - y.Index })
 	}
-	res := Result{Accepted: len(b.events), Rejected: b.rejects, More: b.more, Suppressed: b.suppressed}
+	// What a tenant has disabled was taken for its sender; alerts are not the sender's.
+	disabled := int(b.counts.Suppressed) - b.suppressed
+	return Result{Accepted: len(b.events) - int(b.counts.Made) + disabled, Rejected: b.rejects, More: b.more, Suppressed: b.suppressed}
+}
+
+// append makes the request durable.
+func (b *batch) append(ctx context.Context, res Result) (Result, error) {
+	r := b.req
 	jb := journal.Batch{Arena: b.out.Arena, Events: b.events, Source: r.Source}
 	if b.read > 0 {
 		jb.Facts = append(jb.Facts, b.counts.fact(b.door.o.Feed))
@@ -291,4 +354,45 @@ func (b *batch) append(ctx context.Context, r *Request) (Result, error) {
 	}
 	res.Receipt = receipt
 	return res, nil
+}
+
+// Arenas that are not in use, of all doors. A sync.Pool would let go of them at
+// each collection, and growing one again by and by copies it twice over; the
+// last one that came back is the next to go, since the caches still hold it.
+const (
+	keepArenas     = 16
+	keepArenaBytes = 32 << 20 // together
+)
+
+type arenas struct {
+	mu    sync.Mutex
+	idle  [][]byte
+	bytes int
+}
+
+var spare arenas
+
+// take gives an empty arena, which may be nil.
+func (a *arenas) take() []byte {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := len(a.idle)
+	if n == 0 {
+		return nil
+	}
+	b := a.idle[n-1]
+	a.idle[n-1], a.idle = nil, a.idle[:n-1]
+	a.bytes -= cap(b)
+	return b[:0]
+}
+
+// give takes an arena back that nobody reads any more.
+func (a *arenas) give(b []byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if cap(b) == 0 || len(a.idle) == keepArenas || a.bytes+cap(b) > keepArenaBytes {
+		return
+	}
+	a.idle = append(a.idle, b)
+	a.bytes += cap(b)
 }

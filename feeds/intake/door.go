@@ -11,6 +11,7 @@ import (
 
 	"datasync/feeds"
 	"datasync/feeds/adapt"
+	"datasync/feeds/intake/alerts"
 	"datasync/feeds/intake/redact"
 	"datasync/feeds/journal"
 )
@@ -27,6 +28,9 @@ type Options struct {
 	Known func(feeds.TenantID) bool
 	// Rules gives a tenant's redaction; nil, or a nil answer, is all built-ins.
 	Rules func(feeds.TenantID) *redact.Rules
+	// Alerts gives a tenant's watch; nil, or a nil answer, is none. All doors
+	// must be given the same one: a tenant's matches come through any of them.
+	Alerts func(feeds.TenantID) *alerts.Watch
 	// Trust lets an event (or a record key) name its tenant where the Request
 	// does not: the operator's choice (contract.md).
 	Trust bool
@@ -58,6 +62,9 @@ func New(o Options) (*Door, error) {
 	if o.Rules == nil {
 		o.Rules = func(feeds.TenantID) *redact.Rules { return nil }
 	}
+	if o.Alerts == nil {
+		o.Alerts = func(feeds.TenantID) *alerts.Watch { return nil }
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -87,6 +94,25 @@ func (d *Door) Submit(ctx context.Context, r *Request) (Result, error) {
 	if b.read == 0 && r.Source == 0 && r.Facts == nil {
 		return Result{}, nil
 	}
+	if r.of != "" {
+		b.counts.Retried = b.counts.Read
+	}
+	res := b.result()
+	var err error
+	if r.confirm != nil {
+		err = r.confirm(&res)
+	}
+	if err == nil {
+		res, err = d.keep(ctx, b, res)
+	}
+	if err != nil {
+		b.turn.Undo() // what was not kept adds nothing, and the alert is made when it comes again
+	}
+	return res, err
+}
+
+// keep makes what a request held durable: the quarantine's part, then the rest.
+func (d *Door) keep(ctx context.Context, b *batch, res Result) (Result, error) {
 	if len(b.out.Arena) > math.MaxUint32 {
 		return Result{}, fmt.Errorf("intake: feed %s: %d MiB of events at once, at most 4095 are possible", d.o.Feed, len(b.out.Arena)>>20)
 	}
@@ -95,7 +121,7 @@ func (d *Door) Submit(ctx context.Context, r *Request) (Result, error) {
 	if err := d.o.Quarantine.Put(ctx, b.entries...); err != nil {
 		return Result{}, fmt.Errorf("intake: feed %s: %w", d.o.Feed, err)
 	}
-	return b.append(ctx, r)
+	return b.append(ctx, res)
 }
 
 // Repeat counts events that came a second time and were answered from memory
@@ -116,9 +142,11 @@ func (d *Door) Repeat(ctx context.Context, events int) error {
 func CountsKey(feed string) string { return "feed/" + feed }
 
 // Counts are a feed's side of the ledger, in events: Read + Made = Accepted +
-// Quarantined + Unrouted + Duplicate + Suppressed.
+// Quarantined + Unrouted + Duplicate + Suppressed. Retried says how many of
+// those read came out of the quarantine again: each of them was read, and
+// quarantined or unrouted, before.
 type Counts struct {
-	Read, Made, Accepted, Quarantined, Unrouted, Duplicate, Suppressed uint64
+	Read, Made, Accepted, Quarantined, Unrouted, Duplicate, Suppressed, Retried uint64
 }
 
 // ParseCounts reads the value of the fact under CountsKey.
@@ -130,12 +158,12 @@ func ParseCounts(value []byte) Counts {
 		}
 		return 0
 	}
-	return Counts{at(0), at(1), at(2), at(3), at(4), at(5), at(6)}
+	return Counts{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}
 }
 
 func (c Counts) fact(feed string) journal.Fact {
 	return journal.Fact{Key: CountsKey(feed), Add: true,
-		Value: journal.AppendCounts(nil, c.Read, c.Made, c.Accepted, c.Quarantined, c.Unrouted, c.Duplicate, c.Suppressed)}
+		Value: journal.AppendCounts(nil, c.Read, c.Made, c.Accepted, c.Quarantined, c.Unrouted, c.Duplicate, c.Suppressed, c.Retried)}
 }
 
 // Balanced says whether every event that came in is accounted for.

@@ -50,6 +50,8 @@ type Entry struct {
 	Data []byte
 	// Redactions names what was masked in Data.
 	Redactions []string
+	// Of is the entry that was retried and of which this is what still is no event.
+	Of string
 }
 
 // add masks a rejected value and puts it behind what the entry holds, on a
@@ -88,7 +90,9 @@ func entryID(e *Entry, hash [sha256.Size]byte) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\x00%s\x00%s\x00%s\x00%d\x00", e.Feed, e.Sink, e.Tenant, e.Position, e.Index)
 	h.Write(hash[:])
-	if e.Position == "" {
+	if e.Of != "" {
+		fmt.Fprintf(h, "\x00%s", e.Of)
+	} else if e.Position == "" {
 		var b [16]byte
 		binary.LittleEndian.PutUint64(b[:8], rand.Uint64())
 		binary.LittleEndian.PutUint64(b[8:], rand.Uint64())
@@ -111,6 +115,7 @@ type stored struct {
 	Count      int            `json:"count,omitempty"` // where more than one
 	Size       int            `json:"size"`
 	Redactions []string       `json:"redactions,omitempty"`
+	Of         string         `json:"of,omitempty"`
 	Text       string         `json:"text,omitempty"`   // the record, where it is UTF-8
 	Base64     string         `json:"base64,omitempty"` // else so
 }
@@ -118,7 +123,7 @@ type stored struct {
 // appendEntry appends the entry's line, newline included.
 func appendEntry(dst []byte, e *Entry) ([]byte, error) {
 	s := stored{ID: e.ID, Time: e.Time.UnixMilli(), Tenant: e.Tenant, Feed: e.Feed, Sink: e.Sink, Format: e.Format,
-		Position: e.Position, Index: e.Index, Reason: e.Reason, Size: e.Size, Redactions: e.Redactions}
+		Position: e.Position, Index: e.Index, Reason: e.Reason, Size: e.Size, Redactions: e.Redactions, Of: e.Of}
 	if e.Count > 1 {
 		s.Count = e.Count
 	}
@@ -147,7 +152,7 @@ func parseEntry(line []byte) (Entry, error) {
 		return Entry{}, fmt.Errorf("quarantine: reading an entry of %d bytes: %w", len(line), err)
 	}
 	e := Entry{ID: s.ID, Time: time.UnixMilli(s.Time).UTC(), Tenant: s.Tenant, Feed: s.Feed, Sink: s.Sink, Format: s.Format,
-		Position: s.Position, Index: s.Index, Reason: s.Reason, Count: max(s.Count, 1), Size: s.Size, Data: []byte(s.Text), Redactions: s.Redactions}
+		Position: s.Position, Index: s.Index, Reason: s.Reason, Count: max(s.Count, 1), Size: s.Size, Data: []byte(s.Text), Redactions: s.Redactions, Of: s.Of}
 	if s.Base64 != "" {
 		data, err := base64.StdEncoding.DecodeString(s.Base64)
 		if err != nil {

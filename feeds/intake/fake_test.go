@@ -90,14 +90,57 @@ func (l *fakeLog) Tenants() (refs []journal.TenantRef) {
 	return refs
 }
 
-func (l *fakeLog) Read(t journal.TenantRef, from journal.Position, _ journal.ReadOptions, c *journal.Chunk) error {
+func (l *fakeLog) TenantID(t journal.TenantRef) feeds.TenantID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ids[t]
+}
+
+// at is the position behind the tenant's first lines for which ok holds.
+func (l *fakeLog) at(t journal.TenantRef, ok func(fakeEvent) bool) (p journal.Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, e := range l.events {
+		if l.ids[t] != e.tenant {
+			continue
+		}
+		if !ok(e) {
+			return p
+		}
+		p = journal.Position{Seq: feeds.Sequence(i + 2), Events: p.Events + 1, Bytes: p.Bytes + uint64(len(e.line))}
+	}
+	return p
+}
+
+func (l *fakeLog) Standing(t journal.TenantRef) journal.Standing {
+	return journal.Standing{End: l.at(t, func(fakeEvent) bool { return true })}
+}
+
+// Seek takes a line's own time for when it was committed.
+func (l *fakeLog) Seek(t journal.TenantRef, at int64) (journal.Position, error) {
+	return l.at(t, func(e fakeEvent) bool { return e.time < at }), nil
+}
+
+func (l *fakeLog) Release(journal.TenantRef, journal.Position) {}
+
+func (l *fakeLog) Fact(key string) ([]byte, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if v, ok := l.counts[key]; ok {
+		return journal.AppendCounts(nil, v...), true
+	}
+	v, ok := l.facts[key]
+	return v, ok
+}
+
+func (l *fakeLog) Read(t journal.TenantRef, from journal.Position, o journal.ReadOptions, c *journal.Chunk) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	*c = journal.Chunk{Next: from}
 	n := feeds.Sequence(0)
 	for i, e := range l.events {
 		seq := feeds.Sequence(i + 1)
-		if l.ids[t] != e.tenant || seq < from.Seq {
+		if l.ids[t] != e.tenant || seq < from.Seq || o.Until != 0 && seq >= o.Until {
 			continue
 		}
 		if n == 2 {
@@ -107,7 +150,7 @@ func (l *fakeLog) Read(t journal.TenantRef, from journal.Position, _ journal.Rea
 		n++
 		c.Spans = append(c.Spans, journal.Span{Off: len(c.Data), Len: len(e.line), Events: 1})
 		c.Data = append(c.Data, e.line...)
-		c.Next.Seq = seq + 1
+		c.Next = journal.Position{Seq: seq + 1, Events: c.Next.Events + 1, Bytes: c.Next.Bytes + uint64(len(e.line))}
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ const Unrouted feeds.TenantID = "_unrouted"
 // methods are called concurrently.
 type QLog interface {
 	Log
+	Shelf
 	// Tenants are those of whom the shard holds something.
 	Tenants() []journal.TenantRef
 	// Read fills c with the tenant's lines from a position on.
@@ -41,6 +42,13 @@ type Quarantine struct {
 	recent map[string]struct{} // ids of the newest entries
 	ring   []string            // the same, in order of arrival
 	next   int                 // the place in ring that is overwritten next
+
+	entries int                                    // that are listed
+	gone    map[string]struct{}                    // entries that were retried
+	floors  map[journal.TenantRef]journal.Position // before them all expired
+	expired uint64
+
+	expiring sync.Mutex // one pass at a time
 }
 
 // recentIDs is how many ids are remembered to tell a repeat: a feed repeats at
@@ -56,10 +64,16 @@ func OpenQuarantine(log QLog) (*Quarantine, error) {
 	if log == nil {
 		return nil, errors.New("quarantine: no log")
 	}
-	q := &Quarantine{log: log, recent: make(map[string]struct{})}
+	q := &Quarantine{log: log, recent: make(map[string]struct{}), gone: map[string]struct{}{}, floors: map[journal.TenantRef]journal.Position{}}
+	q.openFloors()
 	for _, ref := range log.Tenants() {
 		err := q.read(ref, func(line []byte) error {
-			q.remember(string(idOf(line)))
+			if id := string(idOf(line)); isGone(line) {
+				_, counted := q.recent[id]
+				q.forget(id, counted)
+			} else if q.remember(id) {
+				q.entries++
+			}
 			return nil
 		})
 		if err != nil {
@@ -135,7 +149,9 @@ func (q *Quarantine) putSome(ctx context.Context, entries []Entry) (n int, err e
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, id := range ids {
-		q.remember(id)
+		if q.remember(id) {
+			q.entries++
+		}
 	}
 	return n, nil
 }
@@ -176,11 +192,14 @@ func (q *Quarantine) List(f Filter) iter.Seq2[Entry, error] {
 func (q *Quarantine) list(ref journal.TenantRef, f *Filter, yield func(Entry, error) bool) bool {
 	seen := map[string]struct{}{}
 	err := q.read(ref, func(line []byte) error {
+		if isGone(line) {
+			return nil
+		}
 		e, err := parseEntry(line)
 		if err != nil {
 			return err
 		}
-		if _, twice := seen[e.ID]; twice || f.Feed != "" && e.Feed != f.Feed || e.Time.Before(f.Since) {
+		if _, twice := seen[e.ID]; twice || q.hidden(&e) || f.Feed != "" && e.Feed != f.Feed || e.Time.Before(f.Since) {
 			return nil
 		}
 		seen[e.ID] = struct{}{}
@@ -200,9 +219,14 @@ var errStop = errors.New("enough")
 
 // read gives f one tenant's lines, in order of arrival, until it returns an error.
 func (q *Quarantine) read(ref journal.TenantRef, f func(line []byte) error) error {
+	return q.scan(ref, q.floorOf(ref), journal.Position{}, f)
+}
+
+// scan gives f one tenant's lines from a position to another, zero for the end.
+func (q *Quarantine) scan(ref journal.TenantRef, from, to journal.Position, f func(line []byte) error) error {
 	var c journal.Chunk
-	for at := (journal.Position{}); ; at = c.Next {
-		if err := q.log.Read(ref, at, journal.ReadOptions{}, &c); err != nil {
+	for at := from; ; at = c.Next {
+		if err := q.log.Read(ref, at, journal.ReadOptions{Until: to.Seq}, &c); err != nil {
 			return fmt.Errorf("quarantine: reading: %w", err)
 		}
 		for _, s := range c.Spans {

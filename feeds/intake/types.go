@@ -35,6 +35,11 @@ type Request struct {
 	// the append; what it returns becomes durable with the events (a file's
 	// offset, an idempotency key with its answer).
 	Facts func(*Result) []journal.Fact
+
+	// of is the entry of the quarantine that is retried. confirm is asked
+	// before anything is kept; with its error nothing is.
+	of      string
+	confirm func(*Result) error
 }
 
 // Result says what became of the records of a Request.
