@@ -37,7 +37,7 @@ var records = map[string]string{
 	"coraza": `{"transaction":{"timestamp":"2026/11/22 01:14:39","unix_timestamp":1795310079222776066,"id":"ID","client_ip":"203.0.113.7","client_port":51324,"host_ip":"192.0.2.10","host_port":443,"request":{"method":"GET","protocol":"HTTP/1.1","uri":"/§","headers":{"authorization":["¤"],"cookie":["¤"],"host":["shop.example.com"],"user-agent":["§"],"referer":["§"]},"body":"§"},` +
 		`"producer":{"rulesets":["OWASP_CRS/4.25.0"]},"is_interrupted":true},"messages":[{"message":"§","error_message":"§","data":{"id":942100,"msg":"§","data":"§","severity":2,"tags":["attack-sqli"],"file":"x.conf","line":1,"raw":"§"}}]}`,
 	"cloudflare-firewall": `{"Action":"block","ClientASN":64500,"ClientCountry":"de","ClientIP":"203.0.113.7","ClientRequestHost":"shop.example.com","ClientRequestMethod":"GET","ClientRequestPath":"/§","ClientRequestProtocol":"HTTP/2","ClientRequestQuery":"?§","ClientRequestScheme":"https","ClientRequestUserAgent":"§","ClientRefererPath":"/§","ClientRefererQuery":"?§",` +
-		`"Datetime":"2026-11-22T00:58:27Z","Description":"§","EdgeColoCode":"FRA","EdgeResponseStatus":403,"Kind":"firewall","MatchIndex":0,"Metadata":{"note":"§","token":"¤"},"OriginatorRayID":"00","RayID":"ID","RuleID":"7dc666e026974dab84884c73b3e2afe1","Source":"waf"}`,
+		`"Datetime":"2026-11-22T00:58:27Z","Description":"§","EdgeColoCode":"FRA","EdgeResponseStatus":403,"Kind":"firewall","MatchIndex":0,"Metadata":{"note":"§","token":"¤"},"OriginatorRayID":"00","RayID":"ID-#","RuleID":"7dc666e026974dab84884c73b3e2afe1","Source":"waf"}`,
 	"cloudflare-http": `{"BotScore":2,"ClientASN":64500,"ClientCountry":"de","ClientIP":"203.0.113.7","ClientRequestHost":"shop.example.com","ClientRequestMethod":"GET","ClientRequestPath":"/§","ClientRequestProtocol":"HTTP/2","ClientRequestReferer":"§","ClientRequestURI":"/login?§","ClientRequestUserAgent":"§","Cookies":{"sid":"¤"},"RequestHeaders":{"authorization":"¤","x-note":"§"},` +
 		`"EdgeColoCode":"FRA","EdgeResponseStatus":403,"EdgeStartTimestamp":"2026-11-22T00:58:27.174Z","RayID":"ID","SecurityAction":"block","SecurityActions":["block"],"SecurityRuleDescription":"§","SecurityRuleIDs":["7dc6"],"SecuritySources":["waf"],"ZoneName":"example.com"}`,
 	"cloudfront": `{"date":"2026-11-22","time":"00:58:27","x-edge-location":"FRA56-P9","sc-bytes":"919","c-ip":"203.0.113.7","cs-method":"GET","cs(Host)":"d1.cloudfront.net","cs-uri-stem":"/§","sc-status":"403","cs(Referer)":"§","cs(User-Agent)":"§","cs-uri-query":"§","cs(Cookie)":"¤","x-edge-result-type":"Error","x-edge-request-id":"ID",` +
@@ -136,8 +136,8 @@ func TestNoSecretIsKept(t *testing.T) {
 		for _, body := range []string{strings.Join(whole, "\n"), strings.Join(broken, "\n"), strings.Join(whole[:10], "&")} {
 			status, answer := b.send("/v1/ingest/"+format+"/t0001", body)
 			answers.WriteString(answer)
-			if body == strings.Join(whole, "\n") && !strings.Contains(answer, fmt.Sprintf(`"accepted":%d,`, len(whole))) && format == "canonical" {
-				t.Errorf("%s: %d %.300s", format, status, answer)
+			if body == strings.Join(whole, "\n") && !strings.Contains(answer, fmt.Sprintf(`"accepted":%d,`, len(whole))) {
+				t.Errorf("%s: %d, %d records, %.300s", format, status, len(whole), answer)
 			}
 		}
 	}

@@ -101,32 +101,7 @@ func (s *scratch) pair(v *view, at int) int {
 		return 0
 	}
 	a, z := valueAt(b, at+1, b[at] == ':', header)
-	if s.broken && b[at] == ':' && a < len(b) && (b[a] == '{' || b[a] == '[') && b[a-1] != '"' {
-		z = nestedEnd(b, a)
-	}
 	return s.found(v, a, z, g)
-}
-
-// nestedEnd is the end of the object or array that begins at b[i], all of b
-// where it has none.
-func nestedEnd(b []byte, i int) int {
-	depth, quoted := 0, false
-	for ; i < len(b); i++ {
-		switch c := b[i]; {
-		case c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
-			depth++
-		case c == '}' || c == ']':
-			if depth--; depth == 0 {
-				return i + 1
-			}
-		}
-	}
-	return len(b)
 }
 
 // namedHeader masks the value in {"name":"cookie","value":"…"} within text.

@@ -161,6 +161,7 @@ func (r *Rules) Record(dst, raw []byte) (out []byte, found []string) {
 		s.begin(r, raw)
 		s.broken = true
 		s.text(0, len(raw), false)
+		s.payloads()
 	}
 	out = s.apply(dst)
 	for _, n := range s.names {

@@ -259,3 +259,49 @@ func (w *walker) payload(from, to int) {
 	}
 	s.replace(from, to, found, base64.StdEncoding.EncodeToString(out))
 }
+
+// minPayload is the least base64 text that is looked into where no name tells it.
+const minPayload = 24
+
+// payloads looks into all base64 text of a record that is no JSON, where no
+// name tells what is a payload, and masks what a secret is inside of.
+func (s *scratch) payloads() {
+	for i := 0; i < len(s.rec); i++ {
+		from := i
+		for i < len(s.rec) && (base64Byte[s.rec[i]] || s.rec[i] == '\\' && i+1 < len(s.rec) && s.rec[i+1] == '/') {
+			i++
+		}
+		if i-from < minPayload {
+			continue
+		}
+		text := bytes.ReplaceAll(bytes.TrimRight(s.rec[from:i], "\\"), []byte{'\\'}, nil)
+		text = text[:len(text)/4*4] // it may be cut
+		raw := make([]byte, base64.RawStdEncoding.DecodedLen(len(text)))
+		n, err := base64.RawStdEncoding.Decode(raw, text)
+		if err != nil || !readable(raw[:n]) {
+			continue
+		}
+		if _, found := s.rules.Record(nil, raw[:n]); len(found) > 0 {
+			s.replace(from, i, found, Mask)
+		}
+	}
+}
+
+var base64Byte = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c < 0x80 && alnum(byte(c)) || c == '+' || c == '/'
+	}
+	return t
+}()
+
+// readable says that nearly all of b is printable text, as ids and hashes that
+// look like base64 are not.
+func readable(b []byte) bool {
+	odd := 0
+	for _, c := range b {
+		if c < ' ' && c != '\n' && c != '\r' && c != '\t' || c == 0x7f {
+			odd++
+		}
+	}
+	return odd*20 <= len(b)
+}
