@@ -17,7 +17,7 @@ var layers = [][]string{
 	{"schemas"},
 	{"formats"},
 	{"feeds"},
-	{"feeds/adapt", "feeds/journal"},
+	{"feeds/adapt", "feeds/journal", "feeds/certs"},
 	{"feeds/intake"},
 	{"feeds/http", "feeds/file", "feeds/kafka", "feeds/tlslines", "feeds/kinesis", "feeds/s3"},
 	{"emitter"},
