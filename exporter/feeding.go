@@ -20,6 +20,7 @@ import (
 	"datasync/feeds/intake/redact"
 	"datasync/feeds/journal"
 	kafkafeed "datasync/feeds/kafka"
+	"datasync/feeds/tlslines"
 )
 
 // startFeeds builds every feed on a door of its own and runs it. A feed that
@@ -84,6 +85,16 @@ func (s *Service) makeFeed(f *tenants.Feed) (func(context.Context) error, error)
 			<-ctx.Done() // all is read: the lanes go on
 			return nil
 		}, nil
+	case f.TLS != nil:
+		h, err := tlslines.New(tlslines.Options{
+			Name: f.Name, Format: f.Format, Tenant: f.Tenant, Intake: door, Known: s.tenantKnown,
+			Cert: f.TLS.Cert, Key: f.TLS.Key, ClientCA: f.TLS.ClientCA, OnError: said, Now: s.o.Now,
+		})
+		if err != nil {
+			return nil, err
+		}
+		ln := s.listeners[f.Name]
+		return func(ctx context.Context) error { return h.Serve(ctx, ln) }, nil
 	default:
 		return nil, fmt.Errorf("feed %s: its kind is not in this build", f.Name)
 	}

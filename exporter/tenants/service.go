@@ -256,7 +256,7 @@ var tlsFeedKeys = conf.NewObject(conf.Object{Name: "tls", Keys: []conf.Key{
 	{Name: "cert", Type: conf.String(), Required: true, Doc: "PEM file of the certificate and its chain"},
 	{Name: "key", Type: conf.String(), Required: true, Doc: "PEM file of its key"},
 	{Name: "client_ca", Type: conf.String(), Doc: "PEM file of the authorities whose client certificates are let in; without it everybody is"},
-	feedTenantKey,
+	{Name: "tenant", Type: nameType, DefaultDoc: "with client_ca the tenant that the client's certificate names, else each event's", Doc: "tenant of all its events"},
 }})
 
 var kinesisFeedKeys = conf.NewObject(conf.Object{Name: "kinesis", Keys: slices.Concat([]conf.Key{
@@ -287,7 +287,9 @@ func (l *loader) feed(v *conf.Value) Feed {
 		f.TLS = &TLSFeed{Listen: o.Str("listen"), Cert: o.Str("cert"), Key: o.Str("key"), ClientCA: o.Str("client_ca")}
 		l.pair(o)
 		l.authorities(o, "client_ca")
-		l.feedTenant(&f, v, o)
+		if f.TLS.ClientCA == "" || o.Given("tenant") {
+			l.feedTenant(&f, v, o)
+		}
 	case v.Has("kinesis"):
 		o := v.Obj("kinesis")
 		f.Kinesis = &KinesisFeed{Stream: o.Str("stream"), AWS: aws(o)}
@@ -311,7 +313,11 @@ func (l *loader) feed(v *conf.Value) Feed {
 func (l *loader) feedTenant(f *Feed, v, o *conf.Value) {
 	f.Tenant, f.tenantAt = feeds.TenantID(o.Str("tenant")), o.At("tenant")
 	if !o.Given("tenant") && f.Format != "canonical" && f.Format != "auto" {
-		l.tell(v.At("format"), "events of format %s name no tenant; set tenant beside the feed's other settings", f.Format)
+		or := ""
+		if f.TLS != nil {
+			or = ", or client_ca, so that certificates name it"
+		}
+		l.tell(v.At("format"), "events of format %s name no tenant; set tenant beside the feed's other settings%s", f.Format, or)
 	}
 }
 
@@ -337,7 +343,7 @@ func (l *loader) kafkaFeed(o *conf.Value) *KafkaFeed {
 // notYet is what later issues bring: checked like the rest, then refused, so
 // that nothing is silently left out.
 var notYet = map[string][]string{
-	"feed kind": {"tls", "kinesis"},
+	"feed kind": {"kinesis"},
 	"format":    {"threatx", "deepfence", "suricata", "coraza", "cloudflare-firewall", "cloudflare-http", "cloudfront", "aws-waf"},
 	"schema":    {"ocsf-1.8", "ocsf-1.3", "ecs", "threatx", "cef"},
 	"key":       {"alerts"},

@@ -86,7 +86,11 @@ func (b *batch) take(adapter adapt.Adapter, rec *feeds.Record) {
 		b.in.Ingest = rec.Time.UnixMilli()
 	}
 	b.out.Events, b.out.Bad, b.hashed = b.out.Events[:0], b.out.Bad[:0], false
-	adapter(&b.in, &b.out)
+	if rec.Bad == "" {
+		adapter(&b.in, &b.out)
+	} else {
+		b.out.Bad = append(b.out.Bad, adapt.Bad{Reason: rec.Bad, Data: rec.Value, Tenant: b.in.Tenant})
+	}
 	for i := range b.out.Events {
 		b.event(rec, &b.out.Events[i])
 	}
