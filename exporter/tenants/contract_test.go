@@ -115,7 +115,7 @@ func TestContractServiceIsUnderstood(t *testing.T) {
 		{"http", *s.Feeds[1].HTTP, HTTPFeed{"127.0.0.1:8088", 10 << 20, "cert.pem", "key.pem"}},
 		{"tls", *s.Feeds[2].TLS, TLSFeed{"127.0.0.1:6514", "cert.pem", "key.pem", "cert.pem"}},
 		{"file", *s.Feeds[3].File, FileFeed{"./in/*.ndjson", true}},
-		{"kinesis", *s.Feeds[4].Kinesis, KinesisFeed{"s", AWS{"eu-west-1", "https://kinesis.example", "arn:aws:iam::123456789012:role/r", "x"}}},
+		{"kinesis", *s.Feeds[4].Kinesis, KinesisFeed{"s", AWS{"eu-west-1", "https://kinesis.example", "arn:aws:iam::123456789012:role/r", "x"}, "oldest"}},
 		{"tenant", s.Feeds[4].Tenant, s.Feeds[2].Tenant}, {"format", s.Feeds[4].Format, "netacea"},
 	} {
 		if !reflect.DeepEqual(c.got, c.want) {

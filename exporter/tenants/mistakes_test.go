@@ -127,7 +127,7 @@ func TestAllUnsupportedSayWhy(t *testing.T) {
 			}
 		}
 	}
-	if msg := Unsupported("feed kind", "http"); msg != "" {
+	if msg := Unsupported("format", "canonical"); msg != "" {
 		t.Error(msg)
 	}
 }

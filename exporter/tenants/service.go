@@ -260,8 +260,11 @@ var tlsFeedKeys = conf.NewObject(conf.Object{Name: "tls", Keys: []conf.Key{
 }})
 
 var kinesisFeedKeys = conf.NewObject(conf.Object{Name: "kinesis", Keys: slices.Concat([]conf.Key{
-	{Name: "stream", Type: conf.String(), Required: true, Doc: "stream to read"},
-}, awsKeys, []conf.Key{feedTenantKey})})
+	{Name: "stream", Type: conf.String(), Required: true, Doc: "name or ARN of the stream to read"},
+}, awsKeys, []conf.Key{
+	{Name: "start", Type: conf.Enum("oldest", "now"), Default: "oldest", Doc: "where a new feed begins: with the oldest record that the stream holds, or with what comes from then on"},
+	feedTenantKey,
+})})
 
 // feed builds one feed's settings.
 func (l *loader) feed(v *conf.Value) Feed {
@@ -292,7 +295,7 @@ func (l *loader) feed(v *conf.Value) Feed {
 		}
 	case v.Has("kinesis"):
 		o := v.Obj("kinesis")
-		f.Kinesis = &KinesisFeed{Stream: o.Str("stream"), AWS: aws(o)}
+		f.Kinesis = &KinesisFeed{Stream: o.Str("stream"), AWS: aws(o), Start: o.Str("start")}
 		l.feedTenant(&f, v, o)
 	}
 	if f.Format == "auto" && f.HTTP == nil && v.Has("format") {
@@ -343,10 +346,9 @@ func (l *loader) kafkaFeed(o *conf.Value) *KafkaFeed {
 // notYet is what later issues bring: checked like the rest, then refused, so
 // that nothing is silently left out.
 var notYet = map[string][]string{
-	"feed kind": {"kinesis"},
-	"format":    {"threatx", "deepfence", "suricata", "coraza", "cloudflare-firewall", "cloudflare-http", "cloudfront", "aws-waf"},
-	"schema":    {"ocsf-1.8", "ocsf-1.3", "ecs", "threatx", "cef"},
-	"key":       {"alerts"},
+	"format": {"threatx", "deepfence", "suricata", "coraza", "cloudflare-firewall", "cloudflare-http", "cloudfront", "aws-waf"},
+	"schema": {"ocsf-1.8", "ocsf-1.3", "ecs", "threatx", "cef"},
+	"key":    {"alerts"},
 }
 
 // Unsupported says that this build cannot run a setting, though it knows it;

@@ -99,8 +99,9 @@ type TLSFeed struct {
 
 // KinesisFeed is a feed's "kinesis".
 type KinesisFeed struct {
-	Stream string
+	Stream string // name or ARN
 	AWS    AWS
+	Start  string // oldest now: where a new feed begins
 }
 
 // AWS is what every AWS client needs.
