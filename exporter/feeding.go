@@ -22,6 +22,7 @@ import (
 	"datasync/feeds/journal"
 	kafkafeed "datasync/feeds/kafka"
 	kinesisfeed "datasync/feeds/kinesis"
+	s3feed "datasync/feeds/s3"
 	"datasync/feeds/tlslines"
 )
 
@@ -99,6 +100,13 @@ func (s *Service) makeFeed(f *tenants.Feed) (func(context.Context) error, error)
 		return func(ctx context.Context) error { return h.Serve(ctx, ln) }, nil
 	case f.Kinesis != nil:
 		return s.makeKinesis(f, door, log)
+	case f.S3 != nil:
+		h, err := s3feed.New(s3feed.Options{Name: f.Name, Queue: f.S3.Queue, AWS: cloudOptions(f.S3.AWS),
+			Format: f.Format, Tenant: f.Tenant, Intake: door, Facts: log, OnError: said, Now: s.o.Now})
+		if err != nil {
+			return nil, err
+		}
+		return h.Run, nil
 	default:
 		return nil, fmt.Errorf("feed %s: its kind is not in this build", f.Name)
 	}

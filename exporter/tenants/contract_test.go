@@ -40,6 +40,9 @@ feeds:
   - name: vendor-stream
     kinesis: {stream: s, region: eu-west-1, endpoint: "https://kinesis.example", role_arn: "arn:aws:iam::123456789012:role/r", external_id: x, tenant: acme}
     format: netacea
+  - name: waf
+    s3: {queue: "https://sqs.eu-west-1.amazonaws.com/123456789012/waf", region: eu-west-1, endpoint: "https://s3.example", role_arn: "arn:aws:iam::123456789012:role/r", external_id: x, tenant: acme}
+    format: canonical
 tenants: ./tenants
 admin: {listen: "127.0.0.1:8080", token: "${env:DATASYNC_ADMIN_TOKEN}", hosts: [ops.example]}
 log: {level: info, format: json}
@@ -116,6 +119,8 @@ func TestContractServiceIsUnderstood(t *testing.T) {
 		{"tls", *s.Feeds[2].TLS, TLSFeed{"127.0.0.1:6514", "cert.pem", "key.pem", "cert.pem"}},
 		{"file", *s.Feeds[3].File, FileFeed{"./in/*.ndjson", true}},
 		{"kinesis", *s.Feeds[4].Kinesis, KinesisFeed{"s", AWS{"eu-west-1", "https://kinesis.example", "arn:aws:iam::123456789012:role/r", "x"}, "oldest"}},
+		{"s3", *s.Feeds[5].S3, S3Feed{"https://sqs.eu-west-1.amazonaws.com/123456789012/waf", AWS{"eu-west-1", "https://s3.example", "arn:aws:iam::123456789012:role/r", "x"}}},
+		{"s3 tenant", s.Feeds[5].Tenant, s.Feeds[2].Tenant},
 		{"tenant", s.Feeds[4].Tenant, s.Feeds[2].Tenant}, {"format", s.Feeds[4].Format, "netacea"},
 	} {
 		if !reflect.DeepEqual(c.got, c.want) {

@@ -201,7 +201,7 @@ func wildcard(host string) bool {
 var feedFormats = []string{"canonical", "netacea", "threatx", "deepfence", "suricata", "coraza",
 	"cloudflare-firewall", "cloudflare-http", "cloudfront", "aws-waf", "auto"}
 
-var feedKinds = []string{"http", "file", "kafka", "tls", "kinesis"}
+var feedKinds = []string{"http", "file", "kafka", "tls", "kinesis", "s3"}
 
 var feedKeys = conf.NewObject(conf.Object{
 	Name: "feed", OneOf: feedKinds,
@@ -213,6 +213,7 @@ var feedKeys = conf.NewObject(conf.Object{
 		{Name: "kafka", Type: conf.Obj(kafkaFeedKeys), Doc: "a Kafka topic is consumed"},
 		{Name: "tls", Type: conf.Obj(tlsFeedKeys), Doc: "JSON lines come over TLS"},
 		{Name: "kinesis", Type: conf.Obj(kinesisFeedKeys), Doc: "a Kinesis stream is consumed"},
+		{Name: "s3", Type: conf.Obj(s3FeedKeys), Doc: "the objects that S3 announces through a queue are read"},
 		{Name: "format", Type: conf.Enum(feedFormats...), DefaultDoc: "auto (http), canonical (others)", Doc: "what the source speaks; auto: by the path of the request, on an HTTP feed"},
 	},
 })
@@ -266,6 +267,10 @@ var kinesisFeedKeys = conf.NewObject(conf.Object{Name: "kinesis", Keys: slices.C
 	feedTenantKey,
 })})
 
+var s3FeedKeys = conf.NewObject(conf.Object{Name: "s3", Keys: slices.Concat([]conf.Key{
+	{Name: "queue", Type: urlType, Required: true, Doc: "URL of the SQS queue that S3's event notifications go to"},
+}, awsKeys, []conf.Key{feedTenantKey})})
+
 // feed builds one feed's settings.
 func (l *loader) feed(v *conf.Value) Feed {
 	f := Feed{Name: v.Str("name"), Format: v.Str("format"), tenantAt: v.Pos}
@@ -296,6 +301,10 @@ func (l *loader) feed(v *conf.Value) Feed {
 	case v.Has("kinesis"):
 		o := v.Obj("kinesis")
 		f.Kinesis = &KinesisFeed{Stream: o.Str("stream"), AWS: aws(o), Start: o.Str("start")}
+		l.feedTenant(&f, v, o)
+	case v.Has("s3"):
+		o := v.Obj("s3")
+		f.S3 = &S3Feed{Queue: o.Str("queue"), AWS: aws(o)}
 		l.feedTenant(&f, v, o)
 	}
 	if f.Format == "auto" && f.HTTP == nil && v.Has("format") {
