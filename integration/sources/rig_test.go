@@ -2,6 +2,7 @@ package sources
 
 import (
 	"bytes"
+	"compress/gzip"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,4 +90,17 @@ func balanced(t *testing.T, s *harness.Service) {
 	if l, ok := s.Ledger(); !ok || !l.Balanced {
 		t.Errorf("the ledger does not balance: %+v", l)
 	}
+}
+
+func zipped(t *testing.T, text []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write(text); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
