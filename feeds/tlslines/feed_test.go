@@ -49,13 +49,15 @@ func TestLinesAreTakenTogether(t *testing.T) {
 
 // The answer to an end is a receipt: none before all is durable.
 func TestEndIsAnsweredOnlyWhenDurable(t *testing.T) {
-	entered, release := make(chan struct{}), make(chan struct{})
+	entered, release := make(chan struct{}, 9), make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
 	w := &world{before: func(*intake.Request, []string) error {
 		entered <- struct{}{}
 		<-release
 		return nil
 	}}
 	r := start(t, w, nil)
+	defer free()
 	c := r.dial()
 	send(t, c, "{}\n{}\n")
 	if err := c.CloseWrite(); err != nil {
@@ -69,7 +71,7 @@ func TestEndIsAnsweredOnlyWhenDurable(t *testing.T) {
 		t.Fatalf("answered (%v) while the lines are not durable", err)
 	case <-time.After(200 * time.Millisecond):
 	}
-	close(release)
+	free()
 	if err := <-answered; err != nil || len(w.taken()) != 2 {
 		t.Errorf("answer %v, %d lines", err, len(w.taken()))
 	}
