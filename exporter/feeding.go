@@ -17,6 +17,7 @@ import (
 	"datasync/exporter/tenants"
 	"datasync/feeds"
 	"datasync/feeds/adapt"
+	"datasync/feeds/cloud"
 	filefeed "datasync/feeds/file"
 	httpfeed "datasync/feeds/http"
 	"datasync/feeds/intake"
@@ -24,6 +25,9 @@ import (
 	"datasync/feeds/intake/redact"
 	"datasync/feeds/journal"
 	kafkafeed "datasync/feeds/kafka"
+	kinesisfeed "datasync/feeds/kinesis"
+	s3feed "datasync/feeds/s3"
+	"datasync/feeds/tlslines"
 )
 
 // startFeeds builds every feed on a door of its own and runs it. A feed that
@@ -88,9 +92,47 @@ func (s *Service) makeFeed(f *tenants.Feed) (func(context.Context) error, error)
 			<-ctx.Done() // all is read: the lanes go on
 			return nil
 		}, nil
+	case f.TLS != nil:
+		h, err := tlslines.New(tlslines.Options{
+			Name: f.Name, Format: f.Format, Tenant: f.Tenant, Intake: door, Known: s.tenantKnown,
+			Cert: f.TLS.Cert, Key: f.TLS.Key, ClientCA: f.TLS.ClientCA, OnError: said, Now: s.o.Now,
+		})
+		if err != nil {
+			return nil, err
+		}
+		ln := s.listeners[f.Name]
+		return func(ctx context.Context) error { return h.Serve(ctx, ln) }, nil
+	case f.Kinesis != nil:
+		return s.makeKinesis(f, door, log)
+	case f.S3 != nil:
+		h, err := s3feed.New(s3feed.Options{Name: f.Name, Queue: f.S3.Queue, AWS: cloudOptions(f.S3.AWS),
+			Format: f.Format, Tenant: f.Tenant, Intake: door, Facts: log, OnError: said, Now: s.o.Now})
+		if err != nil {
+			return nil, err
+		}
+		return h.Run, nil
 	default:
 		return nil, fmt.Errorf("feed %s: its kind is not in this build", f.Name)
 	}
+}
+
+// makeKinesis builds a feed of a stream: all its shards lie in one of the journal's.
+func (s *Service) makeKinesis(f *tenants.Feed, door *intake.Door, log *journal.Journal) (func(context.Context) error, error) {
+	h, err := kinesisfeed.New(kinesisfeed.Options{
+		Name: f.Name, Stream: f.Kinesis.Stream, AWS: cloudOptions(f.Kinesis.AWS), StartNow: f.Kinesis.Start == "now",
+		Format: f.Format, Tenant: f.Tenant, Intake: door, Facts: log, OnError: s.saying(f), Clock: s.o.Now,
+		OnGap: func(g kinesisfeed.Gap) {
+			s.reporter.incident(journal.Incident{Shard: feedShard(f), What: "kinesis-gap", Message: g.String()})
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return h.Run, nil
+}
+
+func cloudOptions(a tenants.AWS) cloud.Options {
+	return cloud.Options{Region: a.Region, Endpoint: a.Endpoint, RoleARN: a.RoleARN, ExternalID: a.ExternalID}
 }
 
 // door is the way into a shard for a feed.

@@ -9,6 +9,7 @@ import (
 	"datasync/exporter/admin"
 	"datasync/feeds/journal"
 	kafkafeed "datasync/feeds/kafka"
+	kinesisfeed "datasync/feeds/kinesis"
 )
 
 // Gaps of all shards are counted and named, the newest first, also by a service
@@ -51,5 +52,19 @@ func TestLedgerNamesGaps(t *testing.T) {
 	want := admin.Gap{Topic: "mit", Partition: 1, From: last, To: last + 10, Why: "deleted", Found: at.Add((admin.MaxGaps + 19) * time.Minute)}
 	if row.Missed != 10*(admin.MaxGaps+20) || len(row.Gaps) != admin.MaxGaps || row.Gaps[0] != want || row.Gaps[1].From != last-100 {
 		t.Errorf("%d missed, %d gaps, the first %+v", row.Missed, len(row.Gaps), row.Gaps[0])
+	}
+	// What a Kinesis shard lost is named and not counted.
+	g := kinesisfeed.Gap{Stream: "logs", Shard: "shardId-0", After: "7", From: at, Found: at.Add(24 * time.Hour)}
+	value, err := json.Marshal(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := logs[0].Put(t.Context(), journal.Fact{Key: kinesisfeed.GapPrefix + "shardId-0/7", Value: value}); err != nil {
+		t.Fatal(err)
+	}
+	row = feedRow("mit", logs)
+	want = admin.Gap{Topic: "logs", Shard: "shardId-0", Why: "deleted", Found: g.Found, Message: g.String()}
+	if row.Missed != 10*(admin.MaxGaps+20) || row.Gaps[0] != want {
+		t.Errorf("%d missed, the first gap %+v", row.Missed, row.Gaps[0])
 	}
 }

@@ -184,10 +184,17 @@ func (s *Service) openListeners() error {
 		return nil
 	}
 	for i := range s.cfg.Feeds {
-		if f := &s.cfg.Feeds[i]; f.HTTP != nil {
-			if err := open(f.Name, f.HTTP.Listen); err != nil {
-				return err
-			}
+		f, address := &s.cfg.Feeds[i], ""
+		switch {
+		case f.HTTP != nil:
+			address = f.HTTP.Listen
+		case f.TLS != nil:
+			address = f.TLS.Listen
+		default:
+			continue
+		}
+		if err := open(f.Name, address); err != nil {
+			return err
 		}
 	}
 	if s.cfg.Admin.Listen == "" {

@@ -22,6 +22,7 @@ import (
 	"datasync/feeds/intake"
 	"datasync/feeds/journal"
 	kafkafeed "datasync/feeds/kafka"
+	kinesisfeed "datasync/feeds/kinesis"
 )
 
 // adminListener is the admin API's name among the listeners.
@@ -298,6 +299,11 @@ func gaps(logs []*journal.Journal) (out []admin.Gap, missed int64) {
 			}
 			missed += g.To - g.From
 			out = append(out, admin.Gap{Topic: g.Topic, Partition: g.Partition, From: g.From, To: g.To, Why: g.Why, Found: g.Found})
+		}
+		for _, raw := range log.Facts(kinesisfeed.GapPrefix) {
+			if g, err := kinesisfeed.ParseGap(raw); err == nil { // how many records that is, nobody knows
+				out = append(out, admin.Gap{Topic: g.Stream, Shard: g.Shard, Why: kafkafeed.Deleted, Found: g.Found, Message: g.String()})
+			}
 		}
 	}
 	slices.SortStableFunc(out, func(a, b admin.Gap) int { return b.Found.Compare(a.Found) })

@@ -45,6 +45,9 @@ type Record struct {
 	Position string
 	// ID, where not empty, is a deterministic prefix for event ids ("kds:<stream>:<seq>").
 	ID string
+	// Bad, where not empty, is why the transport knows that this is no event (a
+	// line beyond every limit): Value goes to the quarantine with it, unread.
+	Bad string
 }
 
 // ErrFull means that the journal has no room and no tenant is over its share:

@@ -141,11 +141,14 @@ func TestLedgerNamesGaps(t *testing.T) {
 	s := newService(t, admin.NewLedger(nil, []admin.FeedRow{{Feed: "mitigations", FeedTotals: admin.FeedTotals{Read: 10, Accepted: 10}, Missed: 1210, Gaps: []admin.Gap{
 		{Topic: "mit", Partition: 2, From: 9, To: 19, Why: "consumed", Found: found.Add(time.Minute)},
 		{Topic: "mit", Partition: 0, From: 2000, To: 3200, Why: "deleted", Found: found},
-	}}}))
+	}}, {Feed: "vendor", Gaps: []admin.Gap{{Topic: "logs", Shard: "shardId-0", Why: "deleted", Found: found, Message: "records may be missing"}}}}))
 	got := call(t, nil, "ledger", "--admin", s.URL)
 	want := `mitigations never read 1,210 records of its topic:
   2026-11-22 15:02:18  mit partition 2, offsets 9 to 18: another consumer of the group took them
   2026-11-22 15:01:18  mit partition 0, offsets 2000 to 3199: they were deleted before they could be read
+
+vendor may not have read all of its stream:
+  2026-11-22 15:01:18  records may be missing
 
 The ledger balances.
 `

@@ -70,11 +70,19 @@ func writeLedger(w io.Writer, l admin.Ledger) error {
 // writeGaps names what feeds never read.
 func writeGaps(b *strings.Builder, feeds []admin.FeedRow) {
 	for _, f := range feeds {
-		if f.Missed == 0 {
+		switch {
+		case f.Missed > 0:
+			fmt.Fprintf(b, "%s never read %s records of its topic:\n", f.Feed, thousands(f.Missed))
+		case len(f.Gaps) > 0:
+			fmt.Fprintf(b, "%s may not have read all of its stream:\n", f.Feed)
+		default:
 			continue
 		}
-		fmt.Fprintf(b, "%s never read %s records of its topic:\n", f.Feed, thousands(f.Missed))
 		for _, g := range f.Gaps {
+			if g.Message != "" {
+				fmt.Fprintf(b, "  %s  %s\n", g.Found.UTC().Format(time.DateTime), g.Message)
+				continue
+			}
 			why := "they were deleted before they could be read"
 			if g.Why == "consumed" {
 				why = "another consumer of the group took them"

@@ -192,9 +192,13 @@ type FeedRow struct {
 // MaxGaps is how many gaps of a feed are named in the ledger; all are counted.
 const MaxGaps = 100
 
-// Gap is a range of a partition's offsets that was never read: [From, To).
+// Gap is a range of a partition's offsets that was never read: [From, To). Of a
+// Kinesis stream (Topic) it is a part of a Shard that may not have been read, and
+// Message says which: its records are not numbered one by one, nor counted in Missed.
 type Gap struct {
 	Topic     string    `json:"topic"`
+	Shard     string    `json:"shard,omitempty"`
+	Message   string    `json:"message,omitempty"`
 	Partition int       `json:"partition"`
 	From      int64     `json:"from"`
 	To        int64     `json:"to"`

@@ -119,15 +119,30 @@ func TestValidateHoldsFeedsAgainstTenants(t *testing.T) {
 	}
 }
 
-func TestAllUnsupportedSayWhy(t *testing.T) {
-	for what, values := range notYet {
-		for _, v := range values {
-			if got, want := Unsupported(what, v), what+" "+v+" is not in this build yet"; got != want {
-				t.Errorf("got %q, want %q", got, want)
-			}
-		}
+// A certificate names a tenant where the feed does not; without one the format has to.
+func TestTenantsOfTLSFeeds(t *testing.T) {
+	tree(t, map[string]string{"tenants/acme.yaml": "tenant: acme\n"})
+	certificate(t)
+	feed := func(more string) string {
+		return "feeds:\n  - name: agents\n    tls: {listen: \"127.0.0.1:6514\", cert: cert.pem, key: key.pem" + more + "}\n    format: netacea\n"
 	}
-	if msg := Unsupported("feed kind", "http"); msg != "" {
-		t.Error(msg)
+	for more, want := range map[string]string{
+		", tenant: acme":                          "",
+		", client_ca: cert.pem":                   "",
+		", client_ca: cert.pem, tenant: acme":     "",
+		"":                                        "datasync.yaml:4:13: events of format netacea name no tenant; set tenant beside the feed's other settings, or client_ca, so that certificates name it",
+		", client_ca: cert.pem, tenant: acmee":    "datasync.yaml:3:96: feed agents is for tenant \"acmee\", which has no file in ./tenants; did you mean \"acme\"?",
+		", client_ca: missing.pem, tenant: acme":  "datasync.yaml:3:78: client_ca: cannot read missing.pem: no such file or directory",
+		", client_ca: cert.pem, tenants: [acme] ": "datasync.yaml:3:88: unknown key \"tenants\"; did you mean \"tenant\"?",
+	} {
+		write(t, "datasync.yaml", feed(more))
+		_, _, ps := Validate("datasync.yaml")
+		got := ""
+		if len(ps) > 0 {
+			got = ps.Error()
+		}
+		if got != want {
+			t.Errorf("%s\n got %s\nwant %s", more, got, want)
+		}
 	}
 }

@@ -201,7 +201,7 @@ func wildcard(host string) bool {
 var feedFormats = []string{"canonical", "netacea", "threatx", "deepfence", "suricata", "coraza",
 	"cloudflare-firewall", "cloudflare-http", "cloudfront", "aws-waf", "auto"}
 
-var feedKinds = []string{"http", "file", "kafka", "tls", "kinesis"}
+var feedKinds = []string{"http", "file", "kafka", "tls", "kinesis", "s3"}
 
 var feedKeys = conf.NewObject(conf.Object{
 	Name: "feed", OneOf: feedKinds,
@@ -213,6 +213,7 @@ var feedKeys = conf.NewObject(conf.Object{
 		{Name: "kafka", Type: conf.Obj(kafkaFeedKeys), Doc: "a Kafka topic is consumed"},
 		{Name: "tls", Type: conf.Obj(tlsFeedKeys), Doc: "JSON lines come over TLS"},
 		{Name: "kinesis", Type: conf.Obj(kinesisFeedKeys), Doc: "a Kinesis stream is consumed"},
+		{Name: "s3", Type: conf.Obj(s3FeedKeys), Doc: "the objects that S3 announces through a queue are read"},
 		{Name: "format", Type: conf.Enum(feedFormats...), DefaultDoc: "auto (http), canonical (others)", Doc: "what the source speaks; auto: by the path of the request, on an HTTP feed"},
 	},
 })
@@ -256,11 +257,18 @@ var tlsFeedKeys = conf.NewObject(conf.Object{Name: "tls", Keys: []conf.Key{
 	{Name: "cert", Type: conf.String(), Required: true, Doc: "PEM file of the certificate and its chain"},
 	{Name: "key", Type: conf.String(), Required: true, Doc: "PEM file of its key"},
 	{Name: "client_ca", Type: conf.String(), Doc: "PEM file of the authorities whose client certificates are let in; without it everybody is"},
-	feedTenantKey,
+	{Name: "tenant", Type: nameType, DefaultDoc: "with client_ca the tenant that the client's certificate names, else each event's", Doc: "tenant of all its events"},
 }})
 
 var kinesisFeedKeys = conf.NewObject(conf.Object{Name: "kinesis", Keys: slices.Concat([]conf.Key{
-	{Name: "stream", Type: conf.String(), Required: true, Doc: "stream to read"},
+	{Name: "stream", Type: conf.String(), Required: true, Doc: "name or ARN of the stream to read"},
+}, awsKeys, []conf.Key{
+	{Name: "start", Type: conf.Enum("oldest", "now"), Default: "oldest", Doc: "where a new feed begins: with the oldest record that the stream holds, or with what comes from then on"},
+	feedTenantKey,
+})})
+
+var s3FeedKeys = conf.NewObject(conf.Object{Name: "s3", Keys: slices.Concat([]conf.Key{
+	{Name: "queue", Type: urlType, Required: true, Doc: "URL of the SQS queue that S3's event notifications go to"},
 }, awsKeys, []conf.Key{feedTenantKey})})
 
 // feed builds one feed's settings.
@@ -287,22 +295,20 @@ func (l *loader) feed(v *conf.Value) Feed {
 		f.TLS = &TLSFeed{Listen: o.Str("listen"), Cert: o.Str("cert"), Key: o.Str("key"), ClientCA: o.Str("client_ca")}
 		l.pair(o)
 		l.authorities(o, "client_ca")
-		l.feedTenant(&f, v, o)
+		if f.TLS.ClientCA == "" || o.Given("tenant") {
+			l.feedTenant(&f, v, o)
+		}
 	case v.Has("kinesis"):
 		o := v.Obj("kinesis")
-		f.Kinesis = &KinesisFeed{Stream: o.Str("stream"), AWS: aws(o)}
+		f.Kinesis = &KinesisFeed{Stream: o.Str("stream"), AWS: aws(o), Start: o.Str("start")}
+		l.feedTenant(&f, v, o)
+	case v.Has("s3"):
+		o := v.Obj("s3")
+		f.S3 = &S3Feed{Queue: o.Str("queue"), AWS: aws(o)}
 		l.feedTenant(&f, v, o)
 	}
 	if f.Format == "auto" && f.HTTP == nil && v.Has("format") {
 		l.tell(v.At("format"), "format auto goes by the path of a request, so it is for http feeds; use %s", conf.OneOfWords(feedFormats[:10]))
-	}
-	for _, kind := range feedKinds {
-		if v.Given(kind) {
-			l.unsupported(v.KeyAt(kind), "feed kind", kind)
-		}
-	}
-	if v.Has("format") {
-		l.unsupported(v.At("format"), "format", f.Format)
 	}
 	return f
 }
@@ -311,7 +317,11 @@ func (l *loader) feed(v *conf.Value) Feed {
 func (l *loader) feedTenant(f *Feed, v, o *conf.Value) {
 	f.Tenant, f.tenantAt = feeds.TenantID(o.Str("tenant")), o.At("tenant")
 	if !o.Given("tenant") && f.Format != "canonical" && f.Format != "auto" {
-		l.tell(v.At("format"), "events of format %s name no tenant; set tenant beside the feed's other settings", f.Format)
+		or := ""
+		if f.TLS != nil {
+			or = ", or client_ca, so that certificates name it"
+		}
+		l.tell(v.At("format"), "events of format %s name no tenant; set tenant beside the feed's other settings%s", f.Format, or)
 	}
 }
 
@@ -332,28 +342,4 @@ func (l *loader) kafkaFeed(o *conf.Value) *KafkaFeed {
 	s := o.Obj("sasl")
 	k.SASLMechanism, k.SASLUser, k.SASLPassword = s.Str("mechanism"), s.Str("username"), Secret(s.Str("password"))
 	return k
-}
-
-// notYet is what later issues bring: checked like the rest, then refused, so
-// that nothing is silently left out.
-var notYet = map[string][]string{
-	"feed kind": {"tls", "kinesis"},
-	"format":    {"cloudflare-firewall", "cloudflare-http", "cloudfront", "aws-waf"},
-	"schema":    {"ocsf-1.8", "ocsf-1.3", "ecs", "threatx", "cef"},
-}
-
-// Unsupported says that this build cannot run a setting, though it knows it;
-// "" where it can. what is the noun: "feed kind", "format", "sink kind",
-// "schema".
-func Unsupported(what, value string) string {
-	if !slices.Contains(notYet[what], value) {
-		return ""
-	}
-	return fmt.Sprintf("%s %s is not in this build yet", what, value)
-}
-
-func (l *loader) unsupported(at conf.Pos, what, value string) {
-	if msg := Unsupported(what, value); msg != "" {
-		l.tell(at, "%s", msg)
-	}
 }

@@ -66,6 +66,7 @@ type Feed struct {
 	Kafka   *KafkaFeed
 	TLS     *TLSFeed
 	Kinesis *KinesisFeed
+	S3      *S3Feed
 
 	tenantAt conf.Pos // where Tenant is written
 }
@@ -100,8 +101,15 @@ type TLSFeed struct {
 
 // KinesisFeed is a feed's "kinesis".
 type KinesisFeed struct {
-	Stream string
+	Stream string // name or ARN
 	AWS    AWS
+	Start  string // oldest now: where a new feed begins
+}
+
+// S3Feed is a feed's "s3".
+type S3Feed struct {
+	Queue string // URL
+	AWS   AWS
 }
 
 // AWS is what every AWS client needs.

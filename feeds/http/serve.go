@@ -8,11 +8,12 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"datasync/feeds/certs"
 )
 
 // maxHeader bounds a request's head in bytes.
@@ -24,12 +25,12 @@ const maxHeader = 16 << 10
 // serves once.
 func (f *Feed) Serve(ctx context.Context, ln net.Listener) error {
 	if f.o.Cert != "" {
-		pair := &keyPair{cert: f.o.Cert, key: f.o.Key, now: f.o.Now, tell: f.o.OnError}
-		if _, err := pair.get(nil); err != nil {
+		pair, err := certs.NewPair(f.o.Cert, f.o.Key, certs.Options{Now: f.o.Now, OnError: f.o.OnError})
+		if err != nil {
 			return errors.Join(fmt.Errorf("http feed %s: tls: %w", f.o.Name, err), ln.Close())
 		}
 		ln = tls.NewListener(limit(ln, f.o.MaxConns, &f.counts.conns), &tls.Config{
-			MinVersion: tls.VersionTLS12, GetCertificate: pair.get, NextProtos: []string{"http/1.1"},
+			MinVersion: tls.VersionTLS12, GetCertificate: pair.Get, NextProtos: []string{"http/1.1"},
 		})
 	} else {
 		ln = limit(ln, f.o.MaxConns, &f.counts.conns)
@@ -93,47 +94,6 @@ func (p panics) Write(b []byte) (int, error) {
 		p.tell(errors.New(s))
 	}
 	return len(b), nil
-}
-
-// keyPair is a certificate that is read again when its file changes.
-type keyPair struct {
-	cert, key string
-	now       func() time.Time
-	tell      func(error)
-
-	mu      sync.Mutex
-	current *tls.Certificate
-	looked  time.Time
-	changed time.Time // of the certificate's file
-}
-
-// get gives the certificate; it looks at the file at most every ten seconds and
-// keeps the last good one.
-func (p *keyPair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.current != nil && p.now().Sub(p.looked) < 10*time.Second {
-		return p.current, nil
-	}
-	p.looked = p.now()
-	info, err := os.Stat(p.cert)
-	if err == nil && p.current != nil && info.ModTime().Equal(p.changed) {
-		return p.current, nil
-	}
-	var pair tls.Certificate
-	if err == nil {
-		p.changed = info.ModTime()
-		pair, err = tls.LoadX509KeyPair(p.cert, p.key)
-	}
-	if err != nil {
-		if p.current == nil {
-			return nil, err
-		}
-		p.tell(fmt.Errorf("read certificate %s again, going on with the old one: %w", p.cert, err))
-		return p.current, nil
-	}
-	p.current = &pair
-	return p.current, nil
 }
 
 // trouble tells of an outage once when it begins and once when it is over.

@@ -108,7 +108,11 @@ func (b *batch) take(adapter adapt.Adapter, rec *feeds.Record) {
 		b.in.Ingest = rec.Time.UnixMilli()
 	}
 	b.out.Events, b.out.Bad, b.out.Suppressed, b.hashed = b.out.Events[:0], b.out.Bad[:0], 0, false
-	adapter(&b.in, &b.out)
+	if rec.Bad == "" {
+		adapter(&b.in, &b.out)
+	} else {
+		b.out.Bad = append(b.out.Bad, adapt.Bad{Reason: rec.Bad, Data: rec.Value, Tenant: b.in.Tenant})
+	}
 	b.n = len(b.out.Events) + b.out.Suppressed
 	for i := range b.out.Bad {
 		b.n += 1 + b.out.Bad[i].More

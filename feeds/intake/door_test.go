@@ -189,6 +189,26 @@ func TestBadRecordsDoNotStopAFeed(t *testing.T) {
 	}
 }
 
+// What a transport knows to be no event is kept with the transport's reason,
+// though an adapter could have read it.
+func TestATransportsOwnRefusal(t *testing.T) {
+	r := newRig(t, nil)
+	req := request("acme", event("e1", "", ""), event("e2", "", ""))
+	recs := slices.Collect(req.Records)
+	recs[1].Bad = "line is too long"
+	req.Records = slices.Values(recs)
+	res := r.submit(t, req)
+	if res.Accepted != 1 || len(res.Rejected) != 1 || res.Rejected[0] != (Rejection{1, "line is too long"}) {
+		t.Errorf("%+v", res)
+	}
+	if c := r.main.feed("edge"); c != (Counts{Read: 2, Accepted: 1, Quarantined: 1}) {
+		t.Errorf("counts %+v", c)
+	}
+	if es := r.entries(t); len(es) != 1 || es[0].Tenant != "acme" || es[0].Reason != "line is too long" || es[0].Position != "in/a.ndjson:1" || !strings.Contains(string(es[0].Data), `"e2"`) {
+		t.Errorf("quarantine: %+v", es)
+	}
+}
+
 func TestOnlyBadRecordsStillMoveTheSource(t *testing.T) {
 	r := newRig(t, nil)
 	req := request("acme", "garbage")

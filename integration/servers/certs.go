@@ -63,6 +63,12 @@ func (a *Authority) Client(file string, valid time.Duration) Certs {
 	return a.named(file, "datasync", x509.ExtKeyUsageClientAuth, valid)
 }
 
+// Named issues a client's certificate for a name.
+func (a *Authority) Named(file, name string, valid time.Duration) Certs {
+	a.t.Helper()
+	return a.named(file, name, x509.ExtKeyUsageClientAuth, valid)
+}
+
 // Local issues a certificate of a receiver at 127.0.0.1, with which a client
 // may show itself as well.
 func (a *Authority) Local(file string, valid time.Duration) Certs {
