@@ -347,3 +347,53 @@ func TestOptions(t *testing.T) {
 		}
 	}
 }
+
+// Lines that belong together stay together, behind the lines that name their
+// fields, in every part of an object and after every kill.
+func TestLinesThatBelongTogether(t *testing.T) {
+	const head = "#Version: 1.0\n#Fields: date time c-ip\n"
+	var want []string
+	for i := range 200 {
+		want = append(want, fmt.Sprintf("2026-11-22\t00:00:00\t10.0.0.%d", i))
+	}
+	body := head + strings.Join(want, "\n") + "\n"
+	for name, content := range map[string]string{"plain": body, "gzip": zipped(body), "byte order mark": string(bom) + body, "no end": strings.TrimSpace(body)} {
+		t.Run(name, func(t *testing.T) {
+			a, w := newAWS(t), &world{}
+			a.announce("o", content)
+			lives := 0
+			for ; a.left() > 0 && lives < 100; lives++ {
+				submits := 0
+				w.before = func([]string) error {
+					if submits++; submits > 3 {
+						return feeds.ErrStopped
+					}
+					return nil
+				}
+				a.do(func() { a.messages[0].visible = time.Time{} })
+				_, stop := run(t, a, w, func(o *Options) { o.Format, o.BatchBytes, o.MaxEvent, o.Workers = "cloudfront", 200, 100, 1 })
+				until(t, "the end of this life", func() bool {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					a.mu.Lock()
+					defer a.mu.Unlock()
+					return submits > 3 || a.messages[0].deleted
+				})
+				if err := stop(); err != nil && !errors.Is(err, feeds.ErrStopped) {
+					t.Fatal(err)
+				}
+			}
+			var got []string
+			for _, l := range w.taken() {
+				rows, ok := strings.CutPrefix(l, "acme/"+head)
+				if !ok {
+					t.Fatalf("without its head: %q", l)
+				}
+				got = append(got, strings.Split(rows, "\n")...)
+			}
+			if !slices.Equal(got, want) || len(w.taken()) == len(want) || lives < 2 {
+				t.Errorf("%d lines in %d records and %d lives: %.300q", len(got), len(w.taken()), lives, got)
+			}
+		})
+	}
+}

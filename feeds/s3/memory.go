@@ -44,6 +44,7 @@ type place struct {
 	Packed string `json:"packed,omitempty"` // gzip or zstd
 	At     int64  `json:"at"`               // ms UTC: when
 	State  *state `json:"state,omitempty"`  // of the splitter, within a record that is too long
+	Head   string `json:"head,omitempty"`   // the lines that name the fields of those behind them
 }
 
 // memory knows what was read and what is being read.

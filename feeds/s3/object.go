@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"datasync/feeds"
+	"datasync/feeds/adapt"
 	"datasync/feeds/cloud"
 	"datasync/feeds/intake"
 	"datasync/feeds/journal"
@@ -190,14 +192,15 @@ func (r *reading) part(ctx context.Context) error {
 		return nil
 	}
 	last := r.split.found[n-1]
-	next := place{Off: r.base + int64(last.next), Mode: last.mode, Packed: r.at.Packed, At: r.f.o.Now().UnixMilli()}
+	records := r.records()
+	next := place{Off: r.base + int64(last.next), Mode: last.mode, Packed: r.at.Packed, At: r.f.o.Now().UnixMilli(), Head: r.at.Head}
 	if r.split.Skip { // the rest of what is too long is still to be left out
 		inside := r.split.state
 		next.Off, next.Mode, next.State = r.base+int64(r.cut), r.split.mode, &inside
 	}
 	// promise: how far an object was read lies in the commit of what was read, so
 	// that no record of it is taken twice or left out.
-	if err := r.f.submit(ctx, r.records(), []journal.Fact{partFact(r.id, next)}); err != nil {
+	if err := r.f.submit(ctx, records, []journal.Fact{partFact(r.id, next)}); err != nil {
 		return err
 	}
 	r.at = next
@@ -213,14 +216,52 @@ func (r *reading) drop(n int) {
 	r.cut = 0
 }
 
-// records makes records of what was found.
+// maxHead bounds the lines in front that name fields; a real one has some 500 bytes.
+const maxHead = 4 << 10
+
+// records makes records of what was found: one of each, or where a format's
+// lines belong together (adapt.Whole) one of all that follow each other, behind
+// the lines that name their fields.
 func (r *reading) records() []feeds.Record {
-	out := make([]feeds.Record, len(r.split.found))
-	for i, p := range r.split.found {
+	whole := adapt.Whole(r.f.o.Format)
+	out := make([]feeds.Record, 0, len(r.split.found))
+	for i := 0; i < len(r.split.found); i++ {
+		p := r.split.found[i]
+		head := ""
+		if whole && p.bad == "" && p.mode == asLines {
+			r.head(&p)
+			for ; i+1 < len(r.split.found) && r.split.found[i+1].bad == "" && r.split.found[i+1].mode == asLines; i++ {
+				p.to = r.split.found[i+1].to
+			}
+			if head = r.at.Head; r.base+int64(p.from) <= int64(len(bom)) {
+				head = "" // they are there
+			}
+		}
 		off := r.base + int64(p.from)
-		out[i] = feeds.Record{Value: bytes.TrimSpace(r.buf[p.from:p.to]), Bad: p.bad, Position: r.o.String() + ":" + strconv.FormatInt(off, 10), ID: r.recordID(off)}
+		value := bytes.TrimSpace(r.buf[p.from:p.to])
+		if head != "" {
+			value = slices.Concat([]byte(head), value)
+		}
+		out = append(out, feeds.Record{Value: value, Bad: p.bad, Position: r.o.String() + ":" + strconv.FormatInt(off, 10), ID: r.recordID(off)})
 	}
 	return out
+}
+
+// head keeps the lines in front of an object that begin with '#'.
+func (r *reading) head(first *piece) {
+	if r.at.Off != 0 || r.base+int64(first.from) > int64(len(bom)) {
+		return
+	}
+	b := r.buf[first.from:]
+	n := 0
+	for n < len(b) && b[n] == '#' {
+		end := bytes.IndexByte(b[n:], '\n')
+		if end < 0 || n+end >= maxHead {
+			break
+		}
+		n += end + 1
+	}
+	r.at.Head = string(b[:n])
 }
 
 // submit makes records and facts durable, for as long as it takes.
