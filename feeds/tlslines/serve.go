@@ -137,7 +137,7 @@ func alerted(nc net.Conn) {
 	if !ok || c.CloseWrite() != nil || nc.SetReadDeadline(time.Now().Add(time.Second)) != nil {
 		return
 	}
-	_, _ = io.Copy(io.Discard, io.LimitReader(nc, 1<<20)) // whatever comes
+	_, _ = io.Copy(io.Discard, io.LimitReader(nc, 16<<20)) // whatever comes in that second
 }
 
 // admit makes a connection one of those that are served, where there is room.
