@@ -51,6 +51,8 @@ type Store struct {
 	// freed nothing for an append.
 	began     time.Time
 	fruitless atomic.Int64
+	// refusedAt is what was used when an append last met the cap.
+	refusedAt atomic.Int64
 
 	mu      sync.Mutex
 	shards  map[string]*Journal
@@ -291,7 +293,10 @@ func (s *Store) grew(n int64) { s.used.Add(n) }
 func (s *Store) mayGrow(n int64, events bool) bool {
 	if used := s.used.Load() + n; used > s.o.MaxBytes*17/20 {
 		s.kick()
-		return !events || used <= s.o.MaxBytes-s.slack()
+		if events && used > s.o.MaxBytes-s.slack() {
+			s.refusedAt.Store(used - n)
+			return false
+		}
 	}
 	return true
 }
@@ -302,6 +307,9 @@ func (s *Store) slack() int64 { return min(s.o.SegmentBytes, s.o.MaxBytes/16) }
 // makeRoom is a pass for an append that met the cap; where one has just failed
 // to free anything it does not try again at once.
 func (s *Store) makeRoom() bool {
+	if s.used.Load() < s.refusedAt.Load() {
+		return true // another pass has made some since
+	}
 	if last := s.fruitless.Load(); last != 0 && time.Since(s.began) < time.Duration(last)+passPause {
 		return false
 	}
