@@ -115,7 +115,7 @@ func (j *Journal) Append(ctx context.Context, b *Batch) (Receipt, error) {
 	r := newRequest()
 	r.batch = b
 	err := j.submit(ctx, r)
-	if errors.Is(err, errOverCap) && j.s.makeRoom() {
+	for tries := 0; errors.Is(err, errOverCap) && tries < 3 && j.s.makeRoom(); tries++ {
 		r = newRequest()
 		r.batch = b
 		err = j.submit(ctx, r)
