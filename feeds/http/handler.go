@@ -180,7 +180,7 @@ func (q *request) checkBody() *answer {
 		t, _, _ := strings.Cut(q.r.Header.Get("Content-Type"), ";")
 		switch strings.ToLower(strings.TrimSpace(t)) {
 		case "application/x-www-form-urlencoded", "multipart/form-data":
-			return problem(http.StatusUnsupportedMediaType, "the body is a form", "send the events as JSON")
+			return problem(http.StatusUnsupportedMediaType, "the body is a form", "send the events as JSON, or lines that are not with Content-Type: text/plain")
 		}
 	}
 	return nil
