@@ -130,10 +130,10 @@ func wordBefore(b []byte, at int) []byte {
 }
 
 // between says that an escape is a space's, a quote's, a backslash's or a
-// closing bracket's.
+// bracket's.
 func between(code []byte) bool {
 	switch string(code) {
-	case "20", "22", "27", "5D", "5d", "5C", "5c":
+	case "20", "22", "27", "5B", "5b", "5D", "5d", "5C", "5c":
 		return true
 	}
 	return false
