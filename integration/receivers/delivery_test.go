@@ -63,10 +63,13 @@ func TestEverythingArrives(t *testing.T) {
 	n, long := events(t), 20
 	a := servers.NewAuthority(t, "test CA")
 	client := a.Client("client", time.Hour)
-	made := []*servers.Receiver{
-		servers.NewRsyslog(t, a.Server(time.Hour), append(everyWay, servers.Door{GnuTLS: true}, servers.Door{GnuTLS: true, Octet: true, TLS12: true},
-			servers.Door{RELP: true, TLS12: true}, servers.Door{RELP: true, Octet: true, TLS12: true})...),
-		servers.NewSyslogNG(t, a.Server(time.Hour), everyWay...),
+	// A process for each door of rsyslog, and one tenant: where connections come and
+	// go at once on several doors, rsyslog 8.2302 mixes them up (the lines of one door
+	// came out at another, a TLS record of one connection went to another).
+	made := []*servers.Receiver{servers.NewSyslogNG(t, a.Server(time.Hour), everyWay...)}
+	for _, d := range append(everyWay, servers.Door{GnuTLS: true}, servers.Door{GnuTLS: true, Octet: true, TLS12: true},
+		servers.Door{RELP: true, TLS12: true}, servers.Door{RELP: true, Octet: true, TLS12: true}) {
+		made = append(made, servers.NewRsyslog(t, a.Server(time.Hour), d))
 	}
 	sinks := drops
 	for _, v := range made {
@@ -75,9 +78,9 @@ func TestEverythingArrives(t *testing.T) {
 		}
 	}
 	s := harness.NewService(t, "")
-	s.Tenants(2, sinks)
+	s.Tenants(1, sinks)
 	in := filepath.Join(s.Dir, "in", "a.ndjson")
-	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "2", "--seed", "1", "--to", in)
+	harness.Run(t, 0, "generate", "--rate", "0", "--count", fmt.Sprint(n), "--tenants", "1", "--seed", "1", "--to", in)
 	withLong(t, in, n, long, 200_000)
 	began := time.Now()
 	s.Up(30 * time.Second)
