@@ -2,6 +2,7 @@
 package filefeed
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -83,11 +84,11 @@ func (o *Options) check() error {
 	case strings.Contains(o.Path, "**"):
 		return fmt.Errorf("file feed %s: path %q: ** is not understood; name each level of folders with its own *", o.Name, o.Path)
 	}
-	o.MaxEvent = or(o.MaxEvent, schemas.MaxEvent)
-	o.BatchBytes = max(or(o.BatchBytes, 1<<20), o.MaxEvent+slack+2) // a line that fits, CRLF, always fits
-	o.Poll = or(o.Poll, time.Second)
-	o.Settle = or(o.Settle, 5*time.Second)
-	o.Forget = or(o.Forget, 24*time.Hour)
+	o.MaxEvent = cmp.Or(o.MaxEvent, schemas.MaxEvent)
+	o.BatchBytes = max(cmp.Or(o.BatchBytes, 1<<20), o.MaxEvent+slack+2) // a line that fits, CRLF, always fits
+	o.Poll = cmp.Or(o.Poll, time.Second)
+	o.Settle = cmp.Or(o.Settle, 5*time.Second)
+	o.Forget = cmp.Or(o.Forget, 24*time.Hour)
 	if o.OnError == nil {
 		o.OnError = func(error) {}
 	}
@@ -95,14 +96,6 @@ func (o *Options) check() error {
 		o.Now = time.Now
 	}
 	return nil
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 // Feed reads the files of a glob. Run's goroutine owns all of it but the shown

@@ -2,6 +2,7 @@
 package httpfeed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,11 +116,11 @@ func (o *Options) check() error {
 	if o.Format != "" && !o.Formats(o.Format) {
 		return fmt.Errorf("http feed %s: format %q is unknown; use auto or one of %s", o.Name, o.Format, known(o.Formats))
 	}
-	o.MaxBody = or(o.MaxBody, DefaultMaxBody)
-	o.MaxConns = or(o.MaxConns, DefaultMaxConns)
-	o.BodyMemory = max(or(o.BodyMemory, DefaultBodyMemory), 5*o.MaxBody)
-	o.ReadGrace = or(o.ReadGrace, DefaultReadGrace)
-	o.StopGrace = or(o.StopGrace, DefaultStopGrace)
+	o.MaxBody = cmp.Or(o.MaxBody, DefaultMaxBody)
+	o.MaxConns = cmp.Or(o.MaxConns, DefaultMaxConns)
+	o.BodyMemory = max(cmp.Or(o.BodyMemory, DefaultBodyMemory), 5*o.MaxBody)
+	o.ReadGrace = cmp.Or(o.ReadGrace, DefaultReadGrace)
+	o.StopGrace = cmp.Or(o.StopGrace, DefaultStopGrace)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -127,14 +128,6 @@ func (o *Options) check() error {
 		o.OnError = func(error) {}
 	}
 	return nil
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 // Feed is an HTTP feed. It is an http.Handler; Serve gives it a listener with

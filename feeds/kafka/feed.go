@@ -2,6 +2,7 @@
 package kafkafeed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,12 +93,12 @@ func (o *Options) check() error {
 	case o.Format == "" || o.Open == nil:
 		return fmt.Errorf("kafka feed %s: Format and Open are required", o.Name)
 	}
-	o.Group = or(o.Group, "datasync")
-	o.Session = or(o.Session, 10*time.Second)
-	o.Retry = or(o.Retry, 250*time.Millisecond)
-	o.CommitEvery = or(o.CommitEvery, time.Second)
-	o.Watch = or(o.Watch, 5*time.Second)
-	o.BatchBytes = or(o.BatchBytes, 1<<20)
+	o.Group = cmp.Or(o.Group, "datasync")
+	o.Session = cmp.Or(o.Session, 10*time.Second)
+	o.Retry = cmp.Or(o.Retry, 250*time.Millisecond)
+	o.CommitEvery = cmp.Or(o.CommitEvery, time.Second)
+	o.Watch = cmp.Or(o.Watch, 5*time.Second)
+	o.BatchBytes = cmp.Or(o.BatchBytes, 1<<20)
 	if o.OnError == nil {
 		o.OnError = func(error) {}
 	}
@@ -105,14 +106,6 @@ func (o *Options) check() error {
 		o.OnGap = func(Gap) {}
 	}
 	return nil
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 // Feed is one member of a consumer group. Run's goroutine owns it; each

@@ -2,6 +2,7 @@
 package kinesisfeed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,12 +83,12 @@ func (o *Options) check() error {
 	case o.Intake == nil || o.Facts == nil:
 		return fmt.Errorf("kinesis feed %s: Intake and Facts are required", o.Name)
 	}
-	o.Every = or(o.Every, 250*time.Millisecond)
-	o.Poll = or(o.Poll, time.Second)
-	o.Watch = or(o.Watch, 30*time.Second)
-	o.Retry = or(o.Retry, 500*time.Millisecond)
-	o.Limit = or(o.Limit, 2000)
-	o.BatchBytes = or(o.BatchBytes, 1<<20)
+	o.Every = cmp.Or(o.Every, 250*time.Millisecond)
+	o.Poll = cmp.Or(o.Poll, time.Second)
+	o.Watch = cmp.Or(o.Watch, 30*time.Second)
+	o.Retry = cmp.Or(o.Retry, 500*time.Millisecond)
+	o.Limit = cmp.Or(o.Limit, 2000)
+	o.BatchBytes = cmp.Or(o.BatchBytes, 1<<20)
 	if o.OnError == nil {
 		o.OnError = func(error) {}
 	}
@@ -98,14 +99,6 @@ func (o *Options) check() error {
 		o.Clock = time.Now
 	}
 	return nil
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 // Feed reads a stream. Run's goroutine owns it and decides which shards are

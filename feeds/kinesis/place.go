@@ -1,6 +1,7 @@
 package kinesisfeed
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -69,7 +70,7 @@ func (g Gap) String() string {
 		to = g.To.UTC().Format(time.RFC3339)
 	}
 	return fmt.Sprintf("records of stream %s, %s, that arrived between %s and %s (behind sequence number %s) may have been deleted before they were read; the stream's retention is too short for how long this feed was away",
-		g.Stream, g.Shard, g.From.UTC().Format(time.RFC3339), to, or(g.After, "none"))
+		g.Stream, g.Shard, g.From.UTC().Format(time.RFC3339), to, cmp.Or(g.After, "none"))
 }
 
 // ParseGap reads the value of a fact under GapPrefix.

@@ -1,6 +1,7 @@
 package kinesisfeed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,7 +95,7 @@ func (s *shard) step(ctx context.Context) (time.Duration, error) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read behind sequence number %s: %w", or(s.mark.Seq, "none"), err)
+		return 0, fmt.Errorf("read behind sequence number %s: %w", cmp.Or(s.mark.Seq, "none"), err)
 	}
 	if err := s.take(ctx, &p); err != nil {
 		s.iterator = "" // what is durable says where to go on
@@ -117,7 +118,7 @@ func (s *shard) begin(ctx context.Context) error {
 	}
 	it, err := s.f.client.iterator(ctx, s.id, s.mark.Seq, s.f.begin)
 	if err != nil {
-		return fmt.Errorf("find the place behind sequence number %s: %w", or(s.mark.Seq, "none"), err)
+		return fmt.Errorf("find the place behind sequence number %s: %w", cmp.Or(s.mark.Seq, "none"), err)
 	}
 	s.iterator = it
 	return nil

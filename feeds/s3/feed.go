@@ -2,6 +2,7 @@
 package s3feed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,14 +76,14 @@ func (o *Options) check() error {
 	case o.Format == "" || o.Intake == nil || o.Facts == nil:
 		return fmt.Errorf("s3 feed %s: Format, Intake and Facts are required", o.Name)
 	}
-	o.Workers = or(o.Workers, 4)
-	o.Wait = max(or(o.Wait, 20*time.Second), 0)
-	o.Visibility = max(or(o.Visibility, 30*time.Second), time.Second)
-	o.Retry = or(o.Retry, time.Second)
-	o.GiveUp = or(o.GiveUp, 24*time.Hour)
-	o.MaxEvent = or(o.MaxEvent, schemas.MaxEvent)
-	o.MaxObject = or(o.MaxObject, 16<<30)
-	o.BatchBytes = or(o.BatchBytes, 1<<20)
+	o.Workers = cmp.Or(o.Workers, 4)
+	o.Wait = max(cmp.Or(o.Wait, 20*time.Second), 0)
+	o.Visibility = max(cmp.Or(o.Visibility, 30*time.Second), time.Second)
+	o.Retry = cmp.Or(o.Retry, time.Second)
+	o.GiveUp = cmp.Or(o.GiveUp, 24*time.Hour)
+	o.MaxEvent = cmp.Or(o.MaxEvent, schemas.MaxEvent)
+	o.MaxObject = cmp.Or(o.MaxObject, 16<<30)
+	o.BatchBytes = cmp.Or(o.BatchBytes, 1<<20)
 	if o.OnError == nil {
 		o.OnError = func(error) {}
 	}
@@ -90,14 +91,6 @@ func (o *Options) check() error {
 		o.Now = time.Now
 	}
 	return nil
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 // Feed reads a queue with some workers, each with a message at a time.
@@ -280,7 +273,7 @@ func (f *Feed) objects(ctx context.Context, m message) error {
 			}
 		}
 		if errors.Is(err, feeds.ErrStopped) || ctx.Err() != nil {
-			return or(err, ctx.Err())
+			return cmp.Or(err, ctx.Err())
 		}
 		if err == nil {
 			f.trouble.Tell(o.Bucket, nil)

@@ -2,6 +2,7 @@ package s3feed
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 
 	"datasync/schemas"
@@ -83,7 +84,7 @@ func (s *splitter) detect(b []byte, last bool) bool {
 		s.mode = asArray
 	}
 	if b[0] != '{' {
-		s.mode = or(s.mode, asLines)
+		s.mode = cmp.Or(s.mode, asLines)
 		return true
 	}
 	// What is looked at does not depend on how much came at once.

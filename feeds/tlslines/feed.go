@@ -2,6 +2,7 @@
 package tlslines
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -85,13 +86,13 @@ func (o *Options) check() error {
 	case o.MaxConns < 0 || o.MaxEvent < 0 || o.BatchBytes < 0 || o.Memory < 0:
 		return fmt.Errorf("tls feed %s: limits must not be negative", o.Name)
 	}
-	o.MaxConns = or(o.MaxConns, DefaultMaxConns)
-	o.MaxEvent = or(o.MaxEvent, schemas.MaxEvent)
-	o.BatchBytes = max(or(o.BatchBytes, DefaultBatchBytes), o.MaxEvent+2*smallBuffer) // a line that fits, fits
-	o.Memory = or(o.Memory, DefaultMemory)
-	o.Gather = or(o.Gather, DefaultGather)
-	o.Handshake = or(o.Handshake, DefaultHandshake)
-	o.Retry = or(o.Retry, DefaultRetry)
+	o.MaxConns = cmp.Or(o.MaxConns, DefaultMaxConns)
+	o.MaxEvent = cmp.Or(o.MaxEvent, schemas.MaxEvent)
+	o.BatchBytes = max(cmp.Or(o.BatchBytes, DefaultBatchBytes), o.MaxEvent+2*smallBuffer) // a line that fits, fits
+	o.Memory = cmp.Or(o.Memory, DefaultMemory)
+	o.Gather = cmp.Or(o.Gather, DefaultGather)
+	o.Handshake = cmp.Or(o.Handshake, DefaultHandshake)
+	o.Retry = cmp.Or(o.Retry, DefaultRetry)
 	if o.OnError == nil {
 		o.OnError = func(error) {}
 	}
@@ -99,14 +100,6 @@ func (o *Options) check() error {
 		o.Now = time.Now
 	}
 	return nil
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 // Feed takes connections. Serve's goroutine owns it; each connection has a
