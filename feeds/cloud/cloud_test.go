@@ -20,6 +20,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"datasync/feeds"
+	"datasync/feeds/outage"
 )
 
 func said(code string) error { return &smithy.GenericAPIError{Code: code, Message: "m"} }
@@ -60,25 +61,28 @@ func TestJudge(t *testing.T) {
 }
 
 func TestTroubleIsToldOnceForEachReason(t *testing.T) {
-	var told []string
-	tr := NewTrouble("feed", "all", func(err error) { told = append(told, err.Error()) })
+	var heard []string
+	on := func(err error) { heard = append(heard, err.Error()) }
+	tr := NewTrouble("feed", "all", on)
 	tr.Tell("a", said("AccessDenied"))
 	tr.Tell("b", said("AccessDenied"))
 	tr.Tell("a", said("AccessDenied"))
 	tr.Tell("b", said("ThrottlingException")) // it passes
 	tr.Tell("c", context.Canceled)
 	tr.Tell("a", nil)
-	if len(told) != 1 {
-		t.Errorf("told %q", told)
+	if len(heard) != 1 {
+		t.Errorf("told %q", heard)
 	}
 	tr.Tell("b", nil)
-	if len(told) != 2 || !strings.HasPrefix(told[1], "feed: all is well again after ") {
-		t.Errorf("told %q", told)
+	if len(heard) != 2 || !strings.HasPrefix(heard[1], "feed: all is well again after ") {
+		t.Errorf("told %q", heard)
 	}
-	tr.grace = 0
+	o := told("feed", "all", on)
+	o.Grace = 0
+	tr = outage.New(o)
 	tr.Tell("b", said("ThrottlingException"))
-	if len(told) != 3 || !strings.Contains(told[2], "feed: ThrottlingException: m (") {
-		t.Errorf("told %q", told)
+	if len(heard) != 3 || !strings.Contains(heard[2], "feed: ThrottlingException: m (") {
+		t.Errorf("told %q", heard)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"datasync/feeds"
 	"datasync/feeds/intake"
+	"datasync/feeds/outage"
 )
 
 // Intake is the door of a partition's shard; *intake.Door is one. Submit returns
@@ -114,7 +115,7 @@ func (o *Options) check() error {
 type Feed struct {
 	o       Options
 	client  *client
-	trouble *trouble
+	trouble *outage.Teller
 	// buffers are what responses are read into: as many as there are may be in
 	// memory at once, however many partitions there are.
 	buffers chan *buffer
@@ -137,7 +138,7 @@ func New(o Options) (*Feed, error) {
 		return nil, fmt.Errorf("kafka feed %s: %w", o.Name, err)
 	}
 	f := &Feed{o: o, client: c, buffers: make(chan *buffer, atOnce)}
-	f.trouble = newTrouble(fmt.Sprintf("kafka feed %s: topic %s", o.Name, o.Topic), o.OnError)
+	f.trouble = newTrouble(fmt.Sprintf("kafka feed %s: topic %s", o.Name, o.Topic), o.OnError, grace)
 	for range atOnce {
 		f.buffers <- &buffer{}
 	}
@@ -185,7 +186,7 @@ func (f *Feed) generations(ctx context.Context, group *kafka.ConsumerGroup) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			f.trouble.tell(groupParty, fmt.Errorf("join the group %s: %w", f.o.Group, joining(err)))
+			f.trouble.Tell(groupParty, fmt.Errorf("join the group %s: %w", f.o.Group, joining(err)))
 			continue
 		}
 		gen.Start(func(ctx context.Context) { f.serve(ctx, gen) })
@@ -255,7 +256,7 @@ func (f *Feed) serve(generation context.Context, gen *kafka.Generation) {
 	for _, a := range assigned {
 		parties = append(parties, partitionParty(a.ID))
 	}
-	f.trouble.only(parties)
+	f.trouble.Only(parties)
 	var wg sync.WaitGroup
 	for _, a := range assigned {
 		wg.Go(func() {
@@ -297,7 +298,7 @@ func (f *Feed) commit(gen *kafka.Generation, m *marks) {
 		m.again()
 		err = fmt.Errorf("commit offsets to the group %s: %w", f.o.Group, err)
 	}
-	f.trouble.tell(groupParty, err)
+	f.trouble.Tell(groupParty, err)
 }
 
 // mark is what our committed offsets are marked by.
@@ -320,9 +321,9 @@ func (f *Feed) watch(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case missing:
-			f.trouble.tell(topicParty, fmt.Errorf("look for its partitions: %w", err))
+			f.trouble.Tell(topicParty, fmt.Errorf("look for its partitions: %w", err))
 		case err == nil:
-			f.trouble.tell(topicParty, nil)
+			f.trouble.Tell(topicParty, nil)
 		} // a broker that does not answer is told of by those who read from it
 		switch known := missing || err == nil; {
 		case known && first < 0:

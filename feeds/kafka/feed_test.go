@@ -75,7 +75,7 @@ func TestBrokerAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.trouble.grace = 0
+	f.trouble = newTrouble("kafka feed m: topic t", func(err error) { said <- err.Error() }, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- f.Run(ctx) }()
@@ -94,7 +94,7 @@ func TestBrokerAway(t *testing.T) {
 func TestTroubleIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var said []string
-		tr := newTrouble("feed", func(err error) { said = append(said, err.Error()) })
+		tr := newTrouble("feed", func(err error) { said = append(said, err.Error()) }, grace)
 		expect := func(n int, last string) {
 			t.Helper()
 			if len(said) != n || n > 0 && !strings.Contains(said[n-1], last) {
@@ -102,25 +102,25 @@ func TestTroubleIsToldOnce(t *testing.T) {
 			}
 		}
 		refused := &net.OpError{Op: "dial", Err: errors.New("refused")}
-		tr.tell("partition 1", refused)
-		tr.tell("partition 2", refused)
-		tr.tell("partition 1", refused)
+		tr.Tell("partition 1", refused)
+		tr.Tell("partition 2", refused)
+		tr.Tell("partition 1", refused)
 		expect(1, "feed: dial: refused")
-		tr.tell("partition 2", kafka.SASLAuthenticationFailed)
+		tr.Tell("partition 2", kafka.SASLAuthenticationFailed)
 		expect(2, "sasl.password")
 		time.Sleep(time.Minute)
-		tr.tell("partition 1", nil)
+		tr.Tell("partition 1", nil)
 		expect(2, "")
-		tr.only([]string{"partition 1"}) // 2 was given to another member
+		tr.Only([]string{"partition 1"}) // 2 was given to another member
 		expect(3, "all is well again after 1m0s")
-		tr.tell("group", kafka.RebalanceInProgress)
-		tr.tell("partition 1", kafka.NotLeaderForPartition)
+		tr.Tell("group", kafka.RebalanceInProgress)
+		tr.Tell("partition 1", kafka.NotLeaderForPartition)
 		time.Sleep(time.Second)
-		tr.tell("partition 1", nil)
+		tr.Tell("partition 1", nil)
 		expect(3, "") // a leader that moves is worth no word
-		tr.tell("partition 1", kafka.NotLeaderForPartition)
+		tr.Tell("partition 1", kafka.NotLeaderForPartition)
 		time.Sleep(grace)
-		tr.tell("partition 1", kafka.NotLeaderForPartition)
+		tr.Tell("partition 1", kafka.NotLeaderForPartition)
 		expect(4, "moving leadership")
 	})
 }

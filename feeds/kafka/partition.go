@@ -57,7 +57,7 @@ func (p *partition) run(ctx context.Context, committed int64) error {
 
 // failed tells of an error and waits, longer from time to time.
 func (p *partition) failed(ctx context.Context, err error) {
-	p.f.trouble.tell(p.party, fmt.Errorf("partition %d: %w", p.n, err))
+	p.f.trouble.Tell(p.party, fmt.Errorf("partition %d: %w", p.n, err))
 	p.wait(ctx)
 }
 
@@ -72,7 +72,7 @@ func (p *partition) wait(ctx context.Context) {
 // well notes that all is well.
 func (p *partition) well() {
 	p.pause = 0
-	p.f.trouble.tell(p.party, nil)
+	p.f.trouble.Tell(p.party, nil)
 }
 
 // begin opens the shard and decides where to begin.

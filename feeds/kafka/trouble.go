@@ -5,19 +5,17 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
-	"slices"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/segmentio/kafka-go"
 
 	"datasync/feeds"
+	"datasync/feeds/outage"
 )
 
 // The parties that may be in trouble: the group, the topic, each partition.
@@ -28,20 +26,6 @@ const (
 
 func partitionParty(n int) string { return "partition " + strconv.Itoa(n) }
 
-// trouble tells of an outage once for each class of reason, whoever meets it,
-// and once when nobody is in trouble any more.
-type trouble struct {
-	prefix string
-	on     func(error)
-	grace  time.Duration // of what a broker's restart or a leader's move brings with it
-
-	mu      sync.Mutex
-	failing map[string]string    // party → class
-	first   map[string]time.Time // class → when it was first met in this outage
-	said    map[string]bool      // class
-	since   time.Time
-}
-
 // grace is how long leadership may be under way, or a connection not stand,
 // before it is worth a word.
 const grace = 5 * time.Second
@@ -49,58 +33,8 @@ const grace = 5 * time.Second
 // passing says whether a class is usually over before anybody could do anything.
 func passing(class string) bool { return class == "moved" || class == "reset" }
 
-func newTrouble(prefix string, on func(error)) *trouble {
-	return &trouble{prefix: prefix, on: on, grace: grace, failing: map[string]string{}, first: map[string]time.Time{}, said: map[string]bool{}}
-}
-
-// tell takes note that a party failed, or with nil that it is well.
-func (t *trouble) tell(party string, err error) {
-	class, hint := judge(err)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch {
-	case err == nil:
-		delete(t.failing, party)
-		t.over()
-		return
-	case class == "":
-		return // part of the group's life
-	}
-	if len(t.failing) == 0 {
-		t.since = time.Now()
-	}
-	t.failing[party] = class
-	if t.first[class].IsZero() {
-		t.first[class] = time.Now()
-	}
-	if !t.said[class] && (!passing(class) || time.Since(t.first[class]) >= t.grace) {
-		t.said[class] = true
-		t.on(fmt.Errorf("%s: %w (%s)", t.prefix, err, hint))
-	}
-}
-
-// only forgets the parties that are not named: their partitions are another's now.
-func (t *trouble) only(parties []string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for p := range t.failing {
-		if !slices.Contains(parties, p) {
-			delete(t.failing, p)
-		}
-	}
-	t.over()
-}
-
-func (t *trouble) over() {
-	if len(t.failing) > 0 {
-		return
-	}
-	clear(t.first)
-	if len(t.said) == 0 {
-		return
-	}
-	clear(t.said)
-	t.on(fmt.Errorf("%s: all is well again after %v", t.prefix, time.Since(t.since).Round(time.Millisecond)))
+func newTrouble(prefix string, on func(error), grace time.Duration) *outage.Teller {
+	return outage.New(outage.Options{Prefix: prefix, On: on, Judge: judge, Passing: passing, Grace: grace})
 }
 
 // judge gives the class of an error and what to do about it; "" is none to

@@ -15,6 +15,7 @@ import (
 	"datasync/feeds/cloud"
 	"datasync/feeds/intake"
 	"datasync/feeds/journal"
+	"datasync/feeds/outage"
 )
 
 // Intake is the door that records go through; *intake.Door is one. Submit is
@@ -106,7 +107,7 @@ func (o *Options) check() error {
 type Feed struct {
 	o       Options
 	client  client
-	trouble *cloud.Trouble
+	trouble *outage.Teller
 	pages   chan struct{} // as many answers are in memory at once as it holds
 	ended   chan string   // shards whose goroutine is over
 	same    bool          // the facts are of this stream

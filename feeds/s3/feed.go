@@ -15,6 +15,7 @@ import (
 	"datasync/feeds"
 	"datasync/feeds/cloud"
 	"datasync/feeds/intake"
+	"datasync/feeds/outage"
 	"datasync/schemas"
 )
 
@@ -98,7 +99,7 @@ type Feed struct {
 	o       Options
 	client  client
 	memory  *memory
-	trouble *cloud.Trouble
+	trouble *outage.Teller
 	counts  counts
 
 	once  sync.Once
