@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"iter"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -19,7 +17,7 @@ import (
 
 	"datasync/feeds/cloud"
 	"datasync/feeds/intake"
-	"datasync/feeds/journal"
+	"datasync/feeds/journal/journaltest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -219,11 +217,11 @@ func (s *fakeStream) read(iterator string, limit int) any {
 
 // world is an intake and its facts in memory.
 type world struct {
+	journaltest.MemoryFacts
 	mu     sync.Mutex
 	before func(lines []string) error
 	lines  []string // tenant/id/value, or | reason
 	order  []string // positions
-	facts  map[string][]byte
 	told   []string
 	gaps   []Gap
 	times  []time.Time
@@ -247,47 +245,8 @@ func (w *world) Submit(_ context.Context, r *intake.Request) (intake.Result, err
 		}
 	}
 	w.lines, w.order, w.times = append(w.lines, lines...), append(w.order, order...), append(w.times, times...)
-	w.put(r.Facts(&intake.Result{}))
+	w.PutLater(r.Facts(&intake.Result{})...)
 	return intake.Result{Accepted: len(lines)}, nil
-}
-
-func (w *world) put(facts []journal.Fact) {
-	if w.facts == nil {
-		w.facts = map[string][]byte{}
-	}
-	for _, f := range facts {
-		if f.Value == nil {
-			delete(w.facts, f.Key)
-		} else {
-			w.facts[f.Key] = slices.Clone(f.Value)
-		}
-	}
-}
-
-func (w *world) Fact(key string) ([]byte, bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	v, ok := w.facts[key]
-	return v, ok
-}
-
-func (w *world) Facts(prefix string) iter.Seq2[string, []byte] {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	all := maps.Clone(w.facts)
-	return func(yield func(string, []byte) bool) {
-		for k, v := range all {
-			if strings.HasPrefix(k, prefix) && !yield(k, v) {
-				return
-			}
-		}
-	}
-}
-
-func (w *world) PutLater(facts ...journal.Fact) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.put(facts)
 }
 
 func (w *world) taken() []string {

@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"iter"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -21,7 +19,7 @@ import (
 
 	"datasync/feeds/cloud"
 	"datasync/feeds/intake"
-	"datasync/feeds/journal"
+	"datasync/feeds/journal/journaltest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -207,11 +205,11 @@ func (a *fakeAWS) s3(w http.ResponseWriter, r *http.Request) {
 
 // world is an intake and its facts in memory.
 type world struct {
+	journaltest.MemoryFacts
 	mu     sync.Mutex
 	before func(lines []string) error
 	lines  []string // tenant/value, or | reason
 	ids    map[string]int
-	facts  map[string][]byte
 	told   []string
 	most   int // bytes in one submit
 }
@@ -237,49 +235,13 @@ func (w *world) Submit(_ context.Context, r *intake.Request) (intake.Result, err
 	w.lines = append(w.lines, lines...)
 	w.most = max(w.most, size)
 	if w.ids == nil {
-		w.ids, w.facts = map[string]int{}, map[string][]byte{}
+		w.ids = map[string]int{}
 	}
 	for _, id := range ids {
 		w.ids[id]++
 	}
-	w.put(r.Facts(&intake.Result{}))
+	w.PutLater(r.Facts(&intake.Result{})...)
 	return intake.Result{Accepted: len(lines)}, nil
-}
-
-func (w *world) put(facts []journal.Fact) {
-	for _, f := range facts {
-		if f.Value == nil {
-			delete(w.facts, f.Key)
-		} else {
-			w.facts[f.Key] = slices.Clone(f.Value)
-		}
-	}
-}
-
-func (w *world) Fact(key string) ([]byte, bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	v, ok := w.facts[key]
-	return v, ok
-}
-
-func (w *world) Facts(prefix string) iter.Seq2[string, []byte] {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	all := maps.Clone(w.facts)
-	return func(yield func(string, []byte) bool) {
-		for k, v := range all {
-			if strings.HasPrefix(k, prefix) && !yield(k, v) {
-				return
-			}
-		}
-	}
-}
-
-func (w *world) PutLater(facts ...journal.Fact) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.put(facts)
 }
 
 func (w *world) taken() []string {

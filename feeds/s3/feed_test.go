@@ -305,12 +305,12 @@ func TestFullJournalAndQueueFailures(t *testing.T) {
 }
 
 func TestWhatWasReadIsForgottenInTime(t *testing.T) {
-	w := &world{facts: map[string][]byte{}}
+	w := &world{}
 	now := time.UnixMilli(1_800_000_000_000)
 	old, recent := now.Add(-5*24*time.Hour), now.Add(-time.Hour)
-	w.put(doneFacts("old", old))
-	w.put(doneFacts("recent", recent))
-	w.put([]journal.Fact{{Key: donePrefix + "broken", Value: []byte{}}, partFact("left", place{At: now.Add(-20 * 24 * time.Hour).UnixMilli()}), partFact("part", place{At: old.UnixMilli()})})
+	w.PutLater(doneFacts("old", old)...)
+	w.PutLater(doneFacts("recent", recent)...)
+	w.PutLater(journal.Fact{Key: donePrefix + "broken", Value: []byte{}}, partFact("left", place{At: now.Add(-20 * 24 * time.Hour).UnixMilli()}), partFact("part", place{At: old.UnixMilli()}))
 	m := newMemory(w)
 	m.sweep(now)
 	for id, want := range map[string]bool{"old": false, "broken": false, "recent": true} {
@@ -323,7 +323,7 @@ func TestWhatWasReadIsForgottenInTime(t *testing.T) {
 	}
 	for i := range maxDone + 10 {
 		id := fmt.Sprint(i)
-		w.put(doneFacts(id, now))
+		w.PutLater(doneFacts(id, now)...)
 		m.age(id, now)
 	}
 	if m.done("9") || m.done("recent") || !m.done("50") || len(m.aging) != maxDone {
