@@ -43,13 +43,16 @@ func (r *runCmd) Run(ctx context.Context, c *console) error {
 // tuneGC sets the collector where the environment does not: buffers are pooled
 // and hold no pointers, so a live heap of tens of megabytes is collected too
 // often at the default of 100; and the heap shall not grow to several times
-// the live one only because there is time.
+// the live one only because there is time. What is live beside the budget (lanes,
+// indexes, clients) weighs little in the default and more in a small one, which
+// gets up to 128 MiB for it: a limit near the live heap makes the collector run
+// all the time.
 func tuneGC(memory int64, getenv func(string) string) {
 	if getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
 	if getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memory + 64<<20)
+		debug.SetMemoryLimit(max(memory, memory/2+128<<20))
 	}
 }
 

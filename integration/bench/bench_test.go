@@ -60,5 +60,5 @@ func (b *bed) measure(t *testing.T, p path) row {
 	missing := n - len(c.ids) // that none is foreign is looked at here
 	repeats := c.ids.Want(t, p.name, seed, n, j.sink.once)
 	c.ids = nil // a million a row is too much to keep
-	return row{p.name, j, c, missing, repeats}
+	return row{name: p.name, job: j, cost: c, missing: missing, repeats: repeats}
 }

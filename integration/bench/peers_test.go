@@ -23,13 +23,22 @@ type duel struct {
 // peer is another program on the same job. Its configuration is in
 // integration/testbed/peers, as its own documentation recommends it for speed.
 type peer struct {
-	name string
-	run  func(*testing.T, job) cost
+	name    string
+	program string // is looked for in PATH; "" is one that task peers installs
+	run     func(*testing.T, job) cost
+}
+
+// toLines are the peers that send lines over TLS.
+var toLines = []peer{
+	{"rsyslog", "", rsyslog},
+	{"OpenTelemetry Collector", "", collector},
+	{"Redpanda Connect", "redpanda-connect", inPath("redpanda-connect", "redpanda-connect.yaml", "run")},
+	{"Fluent Bit", "fluent-bit", inPath("fluent-bit", "fluent-bit.yaml", "--config")},
 }
 
 var duels = []duel{
-	{path{name: "Kafka → TLS, JSON lines", run: datasync, from: kafka, to: lines}, []peer{{"rsyslog", rsyslog}, {"OpenTelemetry Collector", collector}}},
-	{path{name: "Kafka, zstd batches → TLS, JSON lines", run: datasync, from: kafkaZstd, to: lines}, []peer{{"rsyslog", rsyslog}, {"OpenTelemetry Collector", collector}}},
+	{path{name: "Kafka → TLS, JSON lines", run: datasync, from: kafka, to: lines}, toLines},
+	{path{name: "Kafka, zstd batches → TLS, JSON lines", run: datasync, from: kafkaZstd, to: lines}, toLines},
 }
 
 // rounds is how often ours and the peers run in turn (A B A B …), so that
@@ -42,11 +51,22 @@ func TestBenchPeers(t *testing.T) {
 	var rows []row
 	for _, d := range duels {
 		for n := range rounds {
-			for _, p := range append([]peer{{"datasync", d.run}}, d.peers...) {
+			var ours *row
+			for _, p := range append([]peer{{"datasync", "", d.run}}, d.peers...) {
+				if p.program != "" {
+					if _, err := exec.LookPath(p.program); err != nil {
+						t.Logf("without %s: no %s in PATH", p.name, p.program)
+						continue
+					}
+				}
 				t.Run(fmt.Sprintf("%s/%s/%d", d.name, p.name, n+1), func(t *testing.T) {
 					one := d.path
 					one.name, one.run = p.name+": "+d.name, p.run
-					rows = append(rows, b.measure(t, one))
+					r := b.measure(t, one)
+					if r.ours = ours; ours == nil {
+						ours = &r
+					}
+					rows = append(rows, r)
 				})
 			}
 		}
@@ -69,6 +89,15 @@ func rsyslog(t *testing.T, j job) cost {
 func collector(t *testing.T, j job) cost {
 	t.Helper()
 	return foreign(t, j, exec.Command(servers.Installed(t, ".testbed/otelcol", "peers"), "--config=file:"+configured(t, j, "otelcol.yaml")))
+}
+
+// inPath runs a program that the registries do not have: arguments, then its
+// configuration.
+func inPath(program, conf string, args ...string) func(*testing.T, job) cost {
+	return func(t *testing.T, j job) cost {
+		t.Helper()
+		return foreign(t, j, exec.Command(program, append(args, configured(t, j, conf))...))
+	}
 }
 
 // configured is a peer's configuration for a job, as a file.

@@ -12,6 +12,7 @@ type row struct {
 	job              job
 	cost             cost
 	missing, repeats int
+	ours             *row // of the same job in the same round, where this is a peer's
 }
 
 // reference is what calibrate found on the machine on which the limits were
@@ -21,14 +22,41 @@ const reference = 0.95
 // head names the columns.
 var head = []string{"path", "events", "events/s", "CPU s per million", "scaled", "allocations/event", "peak MB", "written", "missing", "repeated"}
 
+// figure is a number of a row.
+type figure struct {
+	of     func(*row) float64
+	format string
+}
+
+var figures = []figure{
+	{func(r *row) float64 { return float64(r.job.events) / r.cost.took.Seconds() }, "%.0f"},
+	{cpu, "%.1f"},
+	{func(r *row) float64 { return cpu(r) * reference / r.cost.sum }, "%.1f"},
+	{func(r *row) float64 { return r.cost.allocs / float64(r.job.events) }, "%.2f"},
+	{func(r *row) float64 { return float64(r.cost.peak >> 20) }, "%.0f"},
+}
+
+// cpu is the processor time of a row in s for a million events, which is µs for one.
+func cpu(r *row) float64 { return r.cost.cpu.Seconds() * 1e6 / float64(r.job.events) }
+
+// cells are a row's; a peer's figures have their ratio to ours beside them.
 func (r *row) cells() []string {
-	n := float64(r.job.events)
+	cells := []string{r.name, fmt.Sprint(r.job.events)}
+	for _, f := range figures {
+		text := fmt.Sprintf(f.format, f.of(r))
+		switch {
+		case r.ours != nil && f.of(r) == 0:
+			text = "–" // not known of a peer
+		case r.ours != nil:
+			text += fmt.Sprintf(" (%.2f×)", f.of(r)/f.of(r.ours))
+		}
+		cells = append(cells, text)
+	}
 	written := r.job.sink.unit
 	if r.cost.written > 0 {
 		written = fmt.Sprintf("%d %s", r.cost.written, r.job.sink.unit)
 	}
-	return []string{r.name, fmt.Sprint(r.job.events), fmt.Sprintf("%.0f", n/r.cost.took.Seconds()), fmt.Sprintf("%.1f", r.cost.cpu.Seconds()*1e6/n),
-		fmt.Sprintf("%.1f", r.cost.cpu.Seconds()*1e6/n*reference/r.cost.sum), fmt.Sprintf("%.2f", r.cost.allocs/n), fmt.Sprint(r.cost.peak >> 20), written, fmt.Sprint(r.missing), fmt.Sprint(r.repeats)}
+	return append(cells, written, fmt.Sprint(r.missing), fmt.Sprint(r.repeats))
 }
 
 // write writes the conditions and the table as Markdown that is read as it is, too.
