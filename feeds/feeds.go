@@ -45,6 +45,10 @@ type Record struct {
 	Position string
 	// ID, where not empty, is a deterministic prefix for event ids ("kds:<stream>:<seq>").
 	ID string
+	// Held says that Value's memory, all that its capacity spans, stays as it is
+	// until Submit returns. An event in it with a newline behind it is then written
+	// to the journal from where it lies.
+	Held bool
 	// Bad, where not empty, is why the transport knows that this is no event (a
 	// line beyond every limit): Value goes to the quarantine with it, unread.
 	Bad string

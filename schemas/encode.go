@@ -192,6 +192,15 @@ type Additions struct {
 // stored: compact, the whitespace around it gone, and with those of schema,
 // event_id, tenant_id and ingest_time put in front that h says are missing.
 func AppendStored(dst, line []byte, h *Head, add *Additions) []byte {
+	dst = AppendOpening(dst, h, add)
+	if !h.Compact {
+		return Compact(dst, line[h.Open:h.End])
+	}
+	return append(dst, line[h.Open:h.End]...)
+}
+
+// AppendOpening appends what of AppendStored stands before line[h.Open:].
+func AppendOpening(dst []byte, h *Head, add *Additions) []byte {
 	dst = append(dst, '{')
 	if h.Has&HasSchema == 0 {
 		dst = append(dst, `"schema":"`+Version+`",`...)
@@ -205,10 +214,7 @@ func AppendStored(dst, line []byte, h *Head, add *Additions) []byte {
 	if h.Has&HasIngestTime == 0 {
 		dst = append(strconv.AppendInt(append(dst, `"ingest_time":`...), add.IngestTime, 10), ',')
 	}
-	if !h.Compact {
-		return Compact(dst, line[h.Open:h.End])
-	}
-	return append(dst, line[h.Open:h.End]...)
+	return dst
 }
 
 // unescape undoes the escapes of a string that str has checked. Lone

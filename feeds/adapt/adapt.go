@@ -54,6 +54,8 @@ func Whole(format string) bool { return format == "cloudflare-firewall" || forma
 type Input struct {
 	// Value is the record: one JSON object, an array of them, or lines (Whole).
 	Value []byte
+	// Held is the record's (feeds.Record).
+	Held bool
 	// Tenant is whom the path, key, feed or record key names; an event that
 	// names another is Bad. Empty: each event names its own.
 	Tenant feeds.TenantID

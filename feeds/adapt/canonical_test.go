@@ -3,6 +3,7 @@ package adapt
 import (
 	"bytes"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -132,7 +133,7 @@ func sameAsEachAlone(t *testing.T, in *Input, got *Output) {
 		t.Fatalf("%q: %d events, %d bad (%+v), want %d and %d (%+v)", in.Value, len(got.Events), len(got.Bad), got.Bad, len(want.Events), len(want.Bad), want.Bad)
 	}
 	for i := range got.Events {
-		if got.Events[i] != want.Events[i] {
+		if !reflect.DeepEqual(got.Events[i], want.Events[i]) {
 			t.Fatalf("%q: event %+v, want %+v", in.Value, got.Events[i], want.Events[i])
 		}
 	}

@@ -14,10 +14,11 @@ import (
 	"datasync/schemas"
 )
 
-// Event is one canonical event in Output.Arena[Off:Off+Len], its newline
-// included.
+// Event is one canonical event: the line Output.Arena[Off:Off+Len] and Rest, its
+// newline included. Rest is nil, or a part of a held Input.Value.
 type Event struct {
 	Off, Len int
+	Rest     []byte
 	// Index is the place of the event within its record, from 0.
 	Index  int
 	Tenant feeds.TenantID
@@ -241,13 +242,28 @@ func (o *Output) store(in *Input, index int, line, value []byte) {
 		}
 	}
 	off := len(o.Arena)
-	a := append(schemas.AppendStored(o.Arena, line, h, &o.added), '\n')
-	if n := len(a) - 1 - off; n > schemas.MaxEvent {
+	var a, rest []byte
+	if end := endIn(in.Value, line[:h.End]); in.Held && h.Compact && end > 0 {
+		a, rest = schemas.AppendOpening(o.Arena, h, &o.added), in.Value[end-h.End+h.Open:end+1]
+	} else {
+		a = append(schemas.AppendStored(o.Arena, line, h, &o.added), '\n')
+	}
+	if n := len(a) + len(rest) - 1 - off; n > schemas.MaxEvent {
 		o.bad(in, index, value, fmt.Sprintf("event is %d KiB: more than %d KiB", (n+1023)>>10, schemas.MaxEvent>>10))
 		return
 	}
 	o.Arena = a
-	o.Events = append(o.Events, Event{Off: off, Len: len(a) - off, Index: index, Tenant: tenant, Kind: h.Kind, Time: h.Time, Look: h.Look})
+	o.Events = append(o.Events, Event{Off: off, Len: len(a) - off, Rest: rest, Index: index, Tenant: tenant, Kind: h.Kind, Time: h.Time, Look: h.Look})
+}
+
+// endIn is where line ends in whole; 0 where it is no part of whole, or no
+// newline stands behind it there (which may be the byte behind whole).
+func endIn(whole, line []byte) int {
+	end := int(uintptr(unsafe.Pointer(unsafe.SliceData(line)))-uintptr(unsafe.Pointer(unsafe.SliceData(whole)))) + len(line)
+	if end < len(line) || end > len(whole) || end == cap(whole) || whole[:end+1][end] != '\n' {
+		return 0
+	}
+	return end
 }
 
 // route finds whose event was scanned; a reason where it cannot be said.

@@ -72,7 +72,7 @@ func (l *lines) add(value []byte, off int64, m *mark) {
 func (l *lines) finish() {
 	names, at := string(l.names), 0
 	for _, e := range l.ends {
-		l.records = append(l.records, feeds.Record{Value: e.value, Position: names[at:e.position], ID: names[e.position:e.id]})
+		l.records = append(l.records, feeds.Record{Value: e.value, Held: true, Position: names[at:e.position], ID: names[e.position:e.id]})
 		at = e.id
 	}
 }

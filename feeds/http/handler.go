@@ -194,7 +194,7 @@ func (q *request) records(yield func(feeds.Record) bool) {
 	n := 0
 	take := func(v []byte) bool {
 		n++
-		return yield(feeds.Record{Value: v, Position: q.names.of(n - 1)})
+		return yield(feeds.Record{Value: v, Held: true, Position: q.names.of(n - 1)})
 	}
 	if q.delivery == "" {
 		q.recordsOf(q.body, take)

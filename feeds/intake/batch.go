@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -52,6 +53,8 @@ type batch struct {
 	hashed bool
 }
 
+var newline = []byte{'\n'}
+
 // canonical is the format in which an adapted event waits in the quarantine.
 const canonical = "canonical"
 
@@ -96,6 +99,8 @@ func (b *batch) end() {
 	b.out.Arena = nil
 	b.turn.Reset()
 	clear(b.entries)
+	clear(b.events) // what it held is the feed's again
+	clear(b.out.Events)
 	b.events, b.entries, b.rejects = b.events[:0], b.entries[:0], nil
 	b.req, b.in, b.reason, b.masked = nil, adapt.Input{}, "", ""
 	b.door.batches.Put(b)
@@ -103,7 +108,7 @@ func (b *batch) end() {
 
 // take turns one record into events and quarantine entries.
 func (b *batch) take(adapter adapt.Adapter, rec *feeds.Record) {
-	b.in = adapt.Input{Value: rec.Value, Tenant: b.tenantOf(rec), ID: rec.ID, Ingest: b.now, Now: b.now}
+	b.in = adapt.Input{Value: rec.Value, Held: rec.Held, Tenant: b.tenantOf(rec), ID: rec.ID, Ingest: b.now, Now: b.now}
 	if !rec.Time.IsZero() {
 		b.in.Ingest = rec.Time.UnixMilli()
 	}
@@ -164,24 +169,23 @@ func (b *batch) named(key []byte) feeds.TenantID {
 
 // event routes, redacts and keeps one event.
 func (b *batch) event(rec *feeds.Record, e *adapt.Event) {
-	line := b.out.Arena[e.Off : e.Off+e.Len]
 	if b.in.Tenant == "" && !b.door.o.Trust {
 		b.counts.Quarantined++
-		b.reject(rec, &adapt.Bad{Index: e.Index, Reason: "names its tenant itself, which this feed does not trust: give the feed a tenant, or post to the tenant's path", Data: line}, canonical)
+		b.reject(rec, &adapt.Bad{Index: e.Index, Reason: "names its tenant itself, which this feed does not trust: give the feed a tenant, or post to the tenant's path", Data: b.line(e)}, canonical)
 		return
 	}
 	if rec.Seq != 0 && e.Index >= maxPerRecord {
 		b.counts.Quarantined++
-		b.reject(rec, &adapt.Bad{Index: e.Index, Tenant: e.Tenant, Reason: fmt.Sprintf("record holds more than %d events", maxPerRecord), Data: line}, canonical)
+		b.reject(rec, &adapt.Bad{Index: e.Index, Tenant: e.Tenant, Reason: fmt.Sprintf("record holds more than %d events", maxPerRecord), Data: b.line(e)}, canonical)
 		return
 	}
 	rt := b.route(e.Tenant)
 	if !rt.known {
 		b.counts.Unrouted++
-		b.reject(rec, &adapt.Bad{Index: e.Index, Tenant: e.Tenant, Reason: fmt.Sprintf("tenant %q is not known: add tenants/%s.yaml", e.Tenant, e.Tenant), Data: line}, canonical)
+		b.reject(rec, &adapt.Bad{Index: e.Index, Tenant: e.Tenant, Reason: fmt.Sprintf("tenant %q is not known: add tenants/%s.yaml", e.Tenant, e.Tenant), Data: b.line(e)}, canonical)
 		return
 	}
-	if rt.rules.Wants(line, e.Look) && !b.redact(rec, e, rt) {
+	if rt.rules.Wants(b.text(e), e.Look) && !b.redact(rec, e, rt) {
 		return
 	}
 	if !rt.haveID {
@@ -192,11 +196,29 @@ func (b *batch) event(rec *feeds.Record, e *adapt.Event) {
 		return
 	}
 	b.counts.Accepted++
-	ev := journal.Event{Off: uint32(e.Off), Len: uint32(e.Len), Tenant: rt.ref, Kind: uint8(e.Kind), Time: e.Time}
+	ev := journal.Event{Off: uint32(e.Off), Len: uint32(e.Len), Rest: e.Rest, Tenant: rt.ref, Kind: uint8(e.Kind), Time: e.Time}
 	if rec.Seq != 0 {
 		ev.Seq = rec.Seq + feeds.Sequence(e.Index)
 	}
 	b.events = append(b.events, ev)
+}
+
+// text is all of an event that its source wrote.
+func (b *batch) text(e *adapt.Event) []byte {
+	if e.Rest != nil {
+		return e.Rest
+	}
+	return b.out.Arena[e.Off : e.Off+e.Len]
+}
+
+// line is an event's line, which lies in the arena in one piece from now on.
+func (b *batch) line(e *adapt.Event) []byte {
+	if e.Rest != nil {
+		off := len(b.out.Arena)
+		b.out.Arena = append(append(b.out.Arena, b.out.Arena[e.Off:e.Off+e.Len]...), e.Rest...)
+		e.Off, e.Len, e.Rest = off, len(b.out.Arena)-off, nil
+	}
+	return b.out.Arena[e.Off : e.Off+e.Len]
 }
 
 // watched counts an event towards its tenant's alerts; false where the tenant
@@ -204,7 +226,7 @@ func (b *batch) event(rec *feeds.Record, e *adapt.Event) {
 func (b *batch) watched(rec *feeds.Record, e *adapt.Event, rt *route) bool {
 	// Where the source numbers its events, an alert needs a number as well.
 	quiet := rec.Seq != 0 && b.n+len(b.made) >= maxPerRecord
-	switch b.turn.Take(rt.watch, b.out.Arena[e.Off:e.Off+e.Len-1], b.now, quiet) {
+	switch b.turn.Take(rt.watch, bytes.TrimSuffix(b.line(e), newline), b.now, quiet) {
 	case alerts.Suppress:
 		return false
 	case alerts.Trip:
@@ -235,8 +257,9 @@ func (b *batch) placeAlerts(rec *feeds.Record) {
 // redact puts the event's masked form behind it in the arena; false where that
 // is no event any more (it may have grown past the limit).
 func (b *batch) redact(rec *feeds.Record, e *adapt.Event, rt *route) bool {
+	line := bytes.TrimSuffix(b.line(e), newline)
 	off := len(b.out.Arena)
-	arena, changed := rt.rules.Line(b.out.Arena, b.out.Arena[e.Off:e.Off+e.Len-1])
+	arena, changed := rt.rules.Line(b.out.Arena, line)
 	if !changed {
 		return true
 	}

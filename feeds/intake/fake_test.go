@@ -53,7 +53,7 @@ func (l *fakeLog) Append(_ context.Context, b *journal.Batch) (journal.Receipt, 
 	defer l.mu.Unlock()
 	l.n++
 	for _, e := range b.Events {
-		l.events = append(l.events, fakeEvent{l.ids[e.Tenant], e.Kind, e.Time, e.Seq, string(b.Arena[e.Off : e.Off+e.Len])})
+		l.events = append(l.events, fakeEvent{l.ids[e.Tenant], e.Kind, e.Time, e.Seq, string(b.Arena[e.Off:e.Off+e.Len]) + string(e.Rest)})
 	}
 	for _, f := range b.Facts {
 		if !f.Add {

@@ -85,7 +85,7 @@ func TestAlertsOfEventsThatWereNotKept(t *testing.T) {
 	var lost string
 	r.main.before = func(b *journal.Batch) error {
 		last := b.Events[len(b.Events)-1]
-		lost = string(b.Arena[last.Off : last.Off+last.Len])
+		lost = string(b.Arena[last.Off:last.Off+last.Len]) + string(last.Rest)
 		return feeds.ErrFull
 	}
 	if _, err := r.Submit(context.Background(), req); !errors.Is(err, feeds.ErrFull) {

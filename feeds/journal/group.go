@@ -178,7 +178,7 @@ func (b *builder) describe(i int, t TenantRef, held Position) (n int) {
 	var prev feeds.Sequence
 	for ; i+n < len(b.keys) && TenantRef(b.keys[i+n]>>32) == t; n++ {
 		it := &b.items[uint32(b.keys[i+n])]
-		size, at := it.ev.Len, it.ev.Time
+		size, at := it.ev.size(), it.ev.Time
 		if n == 0 {
 			m.First, m.MinTime, m.MaxTime = it.seq, at, at
 			m.Steps = append(m.Steps, Step{Count: 1, By: 1})
@@ -236,7 +236,8 @@ func (b *builder) copyBlocks() {
 		bl := &b.blocks[i]
 		start := len(b.buf)
 		for _, k := range b.keys[bl.from:bl.to] {
-			b.buf = append(b.buf, b.items[uint32(k)].arena...)
+			it := &b.items[uint32(k)]
+			b.buf = append(append(b.buf, it.arena...), it.ev.Rest...)
 		}
 		le.PutUint32(b.buf[bl.tail:], crcOf(b.buf[start:]))
 		le.PutUint32(b.buf[bl.tailEnd:], frameCRC(b.buf[bl.body:bl.tailEnd]))

@@ -208,7 +208,7 @@ func (j *Journal) checkBatch(b *Batch) error {
 	for i := range b.Events {
 		e := &b.Events[i]
 		switch end := uint64(e.Off) + uint64(e.Len); {
-		case e.Len == 0 || end > uint64(len(b.Arena)) || b.Arena[end-1] != '\n':
+		case e.Len == 0 || end > uint64(len(b.Arena)) || !ended(b.Arena[e.Off:end], e.Rest):
 			return fmt.Errorf("event %d: not a line of the arena", i)
 		case int(e.Tenant) >= tenants:
 			return fmt.Errorf("event %d: tenant %d is unknown here", i, e.Tenant)
@@ -218,7 +218,7 @@ func (j *Journal) checkBatch(b *Batch) error {
 			return fmt.Errorf("event %d: sequence %d does not rise (before it %d)", i, e.Seq, prev)
 		}
 		prev = e.Seq
-		total += int(e.Len)
+		total += int(e.size())
 	}
 	if total > maxCommit {
 		return fmt.Errorf("%d bytes of events, more than %d in one batch", total, maxCommit)
@@ -230,6 +230,17 @@ func (j *Journal) checkBatch(b *Batch) error {
 	}
 	return nil
 }
+
+// ended says whether a line in two parts ends with a newline.
+func ended(line, rest []byte) bool {
+	if len(rest) > 0 {
+		line = rest
+	}
+	return line[len(line)-1] == '\n'
+}
+
+// size is the length of an event's line.
+func (e *Event) size() uint32 { return e.Len + uint32(len(e.Rest)) }
 
 func (j *Journal) report(i Incident) {
 	i.Shard = j.name

@@ -110,7 +110,11 @@ func (m *model) append(n int, kafka bool) {
 		} else {
 			seq++
 		}
-		b.Arena = append(b.Arena, line...)
+		if rapid.Bool().Draw(t, "held") { // by its feed, most of it
+			e.Len = 1
+			e.Rest = []byte(line[1:])
+		}
+		b.Arena = append(b.Arena, line[:e.Len]...)
 		b.Events = append(b.Events, e)
 		adds = append(adds, add{id, modelEvent{seq: seq, kind: e.Kind, data: line, committed: m.clock.Load()}})
 	}

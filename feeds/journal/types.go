@@ -12,9 +12,12 @@ import (
 // number instead of a string on the hot path. Never stored.
 type TenantRef uint32
 
-// Event is one event inside a Batch: Arena[Off:Off+Len], its newline included.
+// Event is one event inside a Batch: the line Arena[Off:Off+Len] and Rest, its
+// newline included. Rest is bytes that lie elsewhere, mostly where the feed read
+// them, or nil; they are copied once, into the commit.
 type Event struct {
 	Off, Len uint32
+	Rest     []byte
 	Tenant   TenantRef
 	// Kind is the event's kind, below 8 (schemas.Kind; the journal only groups by it).
 	Kind uint8
@@ -27,7 +30,7 @@ type Event struct {
 }
 
 // Batch is what one Append hands over. It is never split over two commits; its
-// arena belongs to the journal until Append returns.
+// arena, and what Rest points to, belongs to the journal until Append returns.
 type Batch struct {
 	Arena  []byte
 	Events []Event

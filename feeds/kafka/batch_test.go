@@ -107,6 +107,9 @@ func TestBatchesOfEveryCodec(t *testing.T) {
 			if r.offset != int64(1000+i) || string(r.value) != want || string(r.key) != "acme" || r.ms != 1_700_000_000_000+int64(i)*10 {
 				t.Fatalf("%v: record %d is %d %s %s %d", codec, i, r.offset, r.key, r.value, r.ms)
 			}
+			if n := len(r.value); !r.held || r.value[:n+1][n] != '\n' {
+				t.Fatalf("%v: record %d is no line where it lies", codec, i)
+			}
 		}
 		if len(records) != 0 {
 			t.Errorf("%v: %d bytes are left", codec, len(records))

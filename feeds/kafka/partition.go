@@ -207,7 +207,8 @@ func (p *partition) exchange(ctx context.Context, c *fetcher, q question, use fu
 	return use(&r, buf)
 }
 
-// take submits the records of a response, in parts of about BatchBytes.
+// take submits the records of a response, in parts of about BatchBytes; it
+// writes between them (recordBatch.next), so that they are read once.
 func (p *partition) take(ctx context.Context, r *response, buf *buffer) error {
 	if sure, err := p.sure(r.records); !sure {
 		return err

@@ -160,7 +160,7 @@ func TestEveryFlippedBit(t *testing.T) {
 		r.p.next, r.p.jumps, r.took = 10, nil, nil
 		_ = r.p.take(t.Context(), &response{records: bad}, &r.buf) // an error, or nothing at all
 		for tries := 0; r.p.next < 19 && tries < 4; tries++ {
-			at := good // a broker gives what lies at the offset wanted
+			at := slices.Clone(good) // a broker gives what lies at the offset wanted
 			for lastOf(at) < r.p.next {
 				_, at, _ = cutBatch(at)
 			}

@@ -148,7 +148,7 @@ func (p *pile) reset() {
 }
 
 func (p *pile) add(r *record) {
-	rec := feeds.Record{Key: r.key, Value: r.value, Seq: sequence(r.offset)}
+	rec := feeds.Record{Key: r.key, Value: r.value, Held: r.held, Seq: sequence(r.offset)}
 	if r.ms > 0 {
 		rec.Time = time.UnixMilli(r.ms)
 	}

@@ -135,13 +135,16 @@ func (h *recordBatch) inflate(dst []byte) (records, grown []byte, err error) {
 	}
 }
 
-// record is one record of a batch; ms is its timestamp, -1 for none.
+// record is one record of a batch; ms is its timestamp, -1 for none. held says
+// that a newline stands behind the value.
 type record struct {
 	offset, ms int64
 	key, value []byte
+	held       bool
 }
 
-// next takes the first record off records.
+// next takes the first record off records, and puts a newline where its headers
+// begin, of which nothing is read: so a value is a line where it lies.
 func (h *recordBatch) next(records []byte) (r record, rest []byte, err error) {
 	c := cursor{b: records}
 	body := cursor{b: c.bytes(max(int(c.varint()), 0))}
@@ -153,6 +156,9 @@ func (h *recordBatch) next(records []byte) (r record, rest []byte, err error) {
 	r.offset = h.base + body.varint()
 	r.key = body.bytes(int(body.varint()))
 	r.value = body.bytes(int(body.varint()))
+	if r.held = len(r.value) > 0 && len(body.b) > 0; r.held {
+		body.b[0] = '\n'
+	}
 	if c.bad || body.bad || r.offset < h.base || r.offset > h.last {
 		return r, nil, fmt.Errorf("the record batch at offset %d is not what its head says", h.base)
 	}

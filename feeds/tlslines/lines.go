@@ -197,7 +197,7 @@ func (c *cutter) take(data []byte, peer string) []feeds.Record {
 	names, at := string(c.names), 0
 	c.records = c.records[:0]
 	for i, p := range c.found {
-		c.records = append(c.records, feeds.Record{Value: data[p.from:p.to], Bad: p.bad, Position: names[at:c.ends[i]]})
+		c.records = append(c.records, feeds.Record{Value: data[p.from:p.to], Held: true, Bad: p.bad, Position: names[at:c.ends[i]]})
 		at = c.ends[i]
 	}
 	return c.records
