@@ -147,7 +147,8 @@ func newCostRig(t *testing.T) *costRig {
 	g := trial.NewGenerator(trial.GeneratorOptions{Tenants: 20, Seed: 1})
 	for range costEvents {
 		line, _, _ := g.Next(nil)
-		line = append(line, 10); r.records = append(r.records, feeds.Record{Value: line[:len(line)-1], Held: true})
+		line = append(line, 10)
+		r.records = append(r.records, feeds.Record{Value: line[:len(line)-1], Held: true})
 	}
 	r.submit(t)
 	r.each(t, func(lines []byte) { r.lines = append(r.lines, lines...) })

@@ -33,6 +33,7 @@ var paths = []path{
 	{name: "Kafka → Kinesis", run: datasync, from: kafka, to: stream(false)},
 	{name: "Kafka → Kinesis, aggregated", run: datasync, from: kafka, to: stream(true)},
 	{name: "Kafka → TLS, JSON lines", run: datasync, from: kafka, to: lines},
+	{name: "Kafka → S3 gzip, Kinesis and TLS at once", run: datasync, from: kafka, to: together(bucket("ndjson", "gzip"), stream(false), lines)},
 }
 
 // TestBench measures every path, and fails where an event is missing at the

@@ -150,6 +150,36 @@ func lines(t *testing.T, _ *bed) sink {
 	}
 }
 
+// together gives every tenant the sinks of several paths, the first one of drops.
+// An event counts as there once it is at the end of each.
+func together(paths ...func(*testing.T, *bed) sink) func(*testing.T, *bed) sink {
+	return func(t *testing.T, b *bed) sink {
+		t.Helper()
+		var all []sink
+		var yaml strings.Builder
+		for i, to := range paths {
+			s := to(t, b)
+			if i > 0 {
+				s.yaml = strings.Replace(s.yaml, "name: s\n", fmt.Sprintf("name: s%d\n", i+1), 1)
+			}
+			yaml.WriteString(s.yaml)
+			all = append(all, s)
+		}
+		return sink{yaml: yaml.String(), unit: all[0].unit, once: all[0].once, count: func(t *testing.T, s *harness.Service) (int, harness.IDs) {
+			written, ids := all[0].count(t, s)
+			for _, other := range all[1:] {
+				_, there := other.count(t, s)
+				for id := range ids {
+					if there[id] == 0 {
+						delete(ids, id)
+					}
+				}
+			}
+			return written, ids
+		}}
+	}
+}
+
 // door is an address that takes lines over TLS, who vouches for it, and the
 // file that they end in.
 type door struct{ addr, ca, out string }
