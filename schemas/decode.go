@@ -81,7 +81,12 @@ func (d *decoder) object(i int, members []Field, p unsafe.Pointer) int {
 		} else if i = d.colon(end + 1); i < 0 {
 			return -1
 		}
-		if i = d.member(f, i, from, end, p); i < 0 {
+		if f != nil && i < len(b) && b[i] == '"' && (f.Type == String || f.Type == Enum) { // nearly all are
+			i = d.text(i, (*string)(unsafe.Add(p, f.at)))
+		} else {
+			i = d.member(f, i, from, end, p)
+		}
+		if i < 0 {
 			return -1
 		}
 		if i+1 < len(b) && b[i] == ',' && b[i+1] > ' ' {

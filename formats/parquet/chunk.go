@@ -1,6 +1,7 @@
 package parquet
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 	"unsafe"
@@ -41,6 +42,7 @@ type chunk struct {
 	nulls     int64
 	unpacked  int64 // bytes of the pages before compression
 	numbered  int32 // pages with numbers
+	looked    int   // values in them
 	all       bounds
 }
 
@@ -53,7 +55,7 @@ func (c *chunk) reset() {
 	c.nextPage()
 	c.all.any = false
 	c.pages, c.locations = c.pages[:0], c.locations[:0]
-	c.rows, c.first, c.count, c.nulls, c.unpacked, c.numbered, c.outgrown = 0, 0, 0, 0, 0, 0, false
+	c.rows, c.first, c.count, c.nulls, c.unpacked, c.numbered, c.looked, c.outgrown = 0, 0, 0, 0, 0, 0, 0, false
 }
 
 // nextPage begins a page.
@@ -78,9 +80,14 @@ func (c *chunk) full() bool {
 	return len(c.values)+4*len(c.numbers)+len(c.defs.mixed)+len(c.reps.mixed) >= pageBytes || c.tooMany()
 }
 
-// tooMany says that the dictionary has grown too large to be used any further.
+// tooMany says that the dictionary has grown too large to be used any further, or
+// that it does not pay.
 func (c *chunk) tooMany() bool {
-	return c.dict != nil && !c.outgrown && len(c.dict.texts) > dictionaryMax
+	if c.dict == nil || c.outgrown {
+		return false
+	}
+	values := c.looked + len(c.numbers)
+	return len(c.dict.texts) > dictionaryMax || values >= dictionaryTrial && c.dict.len() > values-values/8
 }
 
 // endPage moves the page that grows, which ends at c.rows, to those that are done.
@@ -98,6 +105,7 @@ func (c *chunk) endPage(p *press) error {
 	if c.dict != nil && !c.outgrown && c.dict.len() > 0 {
 		h.Encoding = format.RLEDictionary
 		c.numbered++
+		c.looked += len(c.numbers)
 		p.part, _ = new(rle.DictionaryEncoding).EncodeInt32(p.part[:0], c.numbers) // numbers always fit
 		body = append(body, p.part...)
 	} else {
@@ -120,8 +128,8 @@ func (c *chunk) endPage(p *press) error {
 	c.count += int64(values)
 	c.nulls += nulls
 	c.unpacked += int64(unpacked)
-	c.outgrown = c.outgrown || c.tooMany()
 	c.nextPage()
+	c.outgrown = c.outgrown || c.tooMany()
 	return nil
 }
 
@@ -182,9 +190,13 @@ func (l *levels) reset() { l.n, l.mixed = 0, l.mixed[:0] }
 // add adds a level, so many times.
 func (l *levels) add(level byte, times int) {
 	switch {
+	case times == 0:
+		return
 	case l.n == 0:
 		l.first = level
 	case len(l.mixed) == 0 && level == l.first:
+	case len(l.mixed) > 0 && times == 1:
+		l.mixed = append(l.mixed, level)
 	default:
 		l.mix(level, times)
 	}
@@ -207,19 +219,14 @@ func repeat(dst []byte, b byte, n int) []byte {
 }
 
 // count is how many there are of a level.
-func (l *levels) count(level byte) (n int) {
+func (l *levels) count(level byte) int {
 	if len(l.mixed) == 0 {
 		if l.first == level {
 			return l.n
 		}
 		return 0
 	}
-	for _, b := range l.mixed {
-		if b == level {
-			n++
-		}
-	}
-	return n
+	return bytes.Count(l.mixed, []byte{level})
 }
 
 // appendTo appends them to a page, behind their length; nothing where the highest

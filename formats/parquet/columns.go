@@ -54,15 +54,18 @@ func req[T any](get func(*schemas.Event) *T, add func(*chunk, T)) filler {
 func optStr(get func(*schemas.Event) *string) filler {
 	o := offset(get)
 	return func(c *chunk, events []schemas.Event) {
+		present := 0 // since the last null
 		for i := range events {
-			s := *at[string](&events[i], o)
-			if s == "" {
-				c.defs.add(0, 1)
+			if s := *at[string](&events[i], o); s != "" {
+				c.text(s)
+				present++
 				continue
 			}
-			c.defs.add(1, 1)
-			c.text(s)
+			c.defs.add(1, present)
+			c.defs.add(0, 1)
+			present = 0
 		}
+		c.defs.add(1, present)
 	}
 }
 

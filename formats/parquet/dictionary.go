@@ -21,6 +21,7 @@ type dictionary struct {
 // slot is one place of the hash table.
 type slot struct {
 	tag    uint32 // of the hash
+	start  uint32 // where in texts it begins
 	number int32  // of the text, from 1; 0: free
 }
 
@@ -45,23 +46,23 @@ func (d *dictionary) find(s string) int32 {
 	for i := h & mask; ; i = (i + 1) & mask {
 		at := &d.slots[i]
 		if at.number == 0 {
-			*at = slot{tag: tag, number: int32(len(d.starts) + 1)}
+			*at = slot{tag: tag, start: uint32(len(d.texts)), number: int32(len(d.starts) + 1)}
 			d.starts = append(d.starts, uint32(len(d.texts)))
 			d.pages = append(d.pages, -1)
 			d.texts = binary.LittleEndian.AppendUint32(d.texts, uint32(len(s)))
 			d.texts = append(d.texts, s...)
-		} else if at.tag != tag || d.text(at.number-1) != s {
+		} else if at.tag != tag || d.text(at.start) != s {
 			continue
 		}
 		d.number = at.number - 1
-		d.last = d.text(d.number)
+		d.last = d.text(at.start)
 		return d.number
 	}
 }
 
-// text is the text of a number; it stays as it is until the dictionary is reset.
-func (d *dictionary) text(number int32) string {
-	b := d.texts[d.starts[number]:]
+// text is the text that begins at start; it stays as it is until the dictionary is reset.
+func (d *dictionary) text(start uint32) string {
+	b := d.texts[start:]
 	n := binary.LittleEndian.Uint32(b)
 	return unsafe.String(unsafe.SliceData(b[4:]), n)
 }
@@ -70,22 +71,25 @@ func (d *dictionary) text(number int32) string {
 func (d *dictionary) grow() {
 	d.slots = make([]slot, max(minSlots, 2*len(d.slots)))
 	mask := uint64(len(d.slots) - 1)
-	for n := range d.starts {
-		h := maphash.String(seed, d.text(int32(n)))
+	for n, start := range d.starts {
+		h := maphash.String(seed, d.text(start))
 		i := h & mask
 		for d.slots[i].number != 0 {
 			i = (i + 1) & mask
 		}
-		d.slots[i] = slot{tag: uint32(h >> 32), number: int32(n + 1)}
+		d.slots[i] = slot{tag: uint32(h >> 32), start: start, number: int32(n + 1)}
 	}
 }
 
 // reset forgets all texts. A table that was far too large for them goes: to clear
 // it would cost a small file more than all else.
 func (d *dictionary) reset() {
-	if len(d.slots) > minSlots && 16*len(d.starts) < len(d.slots) {
+	switch n := len(d.starts); {
+	case n == 0:
+		return
+	case len(d.slots) > minSlots && 16*n < len(d.slots):
 		d.slots = nil
-	} else if len(d.starts) > 0 {
+	default:
 		clear(d.slots)
 	}
 	d.texts, d.starts, d.pages, d.last = d.texts[:0], d.starts[:0], d.pages[:0], ""

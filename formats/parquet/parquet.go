@@ -30,6 +30,9 @@ const (
 	// dictionaryMax is how large a dictionary gets before its column goes on
 	// without, until the row group ends.
 	dictionaryMax = 1 << 20
+	// dictionaryTrial is how many values a dictionary has looked up before it must pay:
+	// where fewer than an eighth of them were known, plain text costs less.
+	dictionaryTrial = 2 << 10
 	// indexBytes is how much of a text the page index has as its bound.
 	indexBytes = 16
 	// writeBytes is how much is written to the destination at once.
