@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"strings"
 	"testing"
 
 	pq "github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
 
 	"datasync/formats/formatstest"
@@ -26,14 +28,17 @@ func TestBounds(t *testing.T) {
 			events[i].HTTPQuery = fmt.Sprintf("q=%d&%s\xc3\xbf", i*7919%5000, strings.Repeat("é", i%90))
 		}
 		events[i].DurationMs.V -= 300
+		events[i].Tactics = []string{"b", "a", "c"} // a dictionary, and pages enough for it to be in two
 		events[i].RuleName = strings.Repeat("r", i%40) + fmt.Sprint(i/2000)
 	}
 	events[0].RequestID, events[1].EventID = strings.Repeat("\U0010FFFF", 9), "" // no higher bound of 16 bytes; the empty text
 	many := 0
 	for _, o := range []parquet.Options{{}, {Compression: "zstd"}} {
-		f := open(t, encode(t, o, formatstest.Lines(events)))
+		file := encode(t, o, formatstest.Lines(events))
+		f := open(t, file)
 		for g, group := range f.RowGroups() {
 			for i, chunk := range group.ColumnChunks() {
+				checkHeaders(t, file, chunk)
 				many = max(many, checkChunk(t, group.Schema().Columns()[i], chunk, &f.Metadata().RowGroups[g].Columns[i].MetaData))
 			}
 		}
@@ -94,6 +99,27 @@ func checkChunk(t *testing.T, path []string, chunk pq.ColumnChunk, meta *format.
 		t.Errorf("%v: %d rows in %d pages", path, row, pages)
 	}
 	return pages
+}
+
+// checkHeaders compares what stands before a column's pages with their index.
+func checkHeaders(t *testing.T, file []byte, chunk pq.ColumnChunk) {
+	t.Helper()
+	index, err := chunk.ColumnIndex()
+	offsets, err2 := chunk.OffsetIndex()
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	for p := range offsets.NumPages() {
+		var h format.PageHeader
+		at := file[offsets.Offset(p):]
+		if err := thrift.NewDecoder(new(thrift.CompactProtocol).NewReaderFromBytes(at)).Decode(&h); err != nil {
+			t.Fatal(err)
+		}
+		body := at[offsets.CompressedPageSize(p)-int64(h.CompressedPageSize) : offsets.CompressedPageSize(p)]
+		if h.DataPageHeader.V.Statistics.NullCount != index.NullCount(p) || uint32(h.CRC) != crc32.ChecksumIEEE(body) {
+			t.Errorf("column %d, page %d: %d nulls in the index, header %+v", chunk.Column(), p, index.NullCount(p), h)
+		}
+	}
 }
 
 // span is what some values are.

@@ -32,6 +32,8 @@ type press struct {
 	protocol   thrift.CompactProtocol
 	encoder    *thrift.Encoder // to header
 	data, dict format.PageHeader
+	columns    format.ColumnIndex
+	offsets    format.OffsetIndex
 }
 
 func newPress(codec compress.Codec) *press {
@@ -184,14 +186,15 @@ func (m *machine) writeChunk(c *chunk, to *format.ColumnChunk) error {
 	if lo, hi := c.all.values(c.typ.Kind()); c.all.any {
 		to.MetaData.Statistics.MinValue, to.MetaData.Statistics.MaxValue = f.keep(lo), f.keep(hi)
 	}
-	index := c.index.ColumnIndex()
-	encoded, err := m.press.thrift(&index)
+	m.press.columns = c.index.ColumnIndex()
+	encoded, err := m.press.thrift(&m.press.columns)
 	if err != nil {
 		return err
 	}
 	to.ColumnIndexOffset, to.ColumnIndexLength = int64(len(f.columns)), int32(len(encoded))
 	f.columns = append(f.columns, encoded...)
-	if encoded, err = m.press.thrift(&format.OffsetIndex{PageLocations: c.locations}); err != nil {
+	m.press.offsets.PageLocations = c.locations
+	if encoded, err = m.press.thrift(&m.press.offsets); err != nil {
 		return err
 	}
 	to.OffsetIndexOffset, to.OffsetIndexLength = int64(len(f.offsets)), int32(len(encoded))
