@@ -250,6 +250,7 @@ func (m *machine) give() {
 	}
 	m.footer.reset()
 	m.file.Reset(nil)
+	clear(m.events) // they hold on to lines of the caller's
 	m.at, m.n, m.seen, m.rows, m.bytes, m.total = 0, 0, 0, 0, 0, 0
 	m.check.rows, m.check.bytes = 0, 0
 	m.home.machines.Put(m)
