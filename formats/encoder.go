@@ -11,7 +11,7 @@ import (
 
 // Version is the encoders' version, recorded with each pending drop: it goes up
 // with every change that gives other bytes for the same events.
-const Version = 1
+const Version = 2
 
 // Encoder writes one object. NewEncoder's caller owns it, uses it from one
 // goroutine, and ends with Close or Abandon, either of which gives its memory to

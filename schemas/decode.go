@@ -17,10 +17,7 @@ import (
 // required field of another type; missing fields and unknown enum values are
 // Scan's to find.
 func Decode(line []byte, e *Event) error {
-	*e = Event{
-		Matches: e.Matches[:0], Tactics: e.Tactics[:0], Techniques: e.Techniques[:0], extra: e.extra[:0],
-		Meta: Meta{Labels: e.Meta.Labels[:0], Redactions: e.Meta.Redactions[:0], Truncated: e.Meta.Truncated[:0]},
-	}
+	e.reset()
 	d := decoder{lexer: lexer{b: line, blind: true}, e: e}
 	i := d.object(d.space(0), topLevel, unsafe.Pointer(e))
 	if i >= 0 {
@@ -36,8 +33,17 @@ func Decode(line []byte, e *Event) error {
 		e.extra[0] = '{'
 		e.extra = append(e.extra, '}')
 		e.Extra = alias(e.extra)
+		e.seen |= 1 << fieldCount
 	}
 	return nil
+}
+
+// reset makes e as new but for the memory it holds.
+func (e *Event) reset() {
+	matches, tactics, techniques, extra, meta := e.Matches, e.Tactics, e.Techniques, e.extra, e.Meta
+	*e = Event{} // in place: a literal with values would be made elsewhere and copied
+	e.Matches, e.Tactics, e.Techniques, e.extra = matches[:0], tactics[:0], techniques[:0], extra[:0]
+	e.Meta.Labels, e.Meta.Redactions, e.Meta.Truncated = meta.Labels[:0], meta.Redactions[:0], meta.Truncated[:0]
 }
 
 // decoder is a lexer that knows where the fields lie in their Go structs.
@@ -75,7 +81,12 @@ func (d *decoder) object(i int, members []Field, p unsafe.Pointer) int {
 		} else if i = d.colon(end + 1); i < 0 {
 			return -1
 		}
-		if i = d.member(f, i, from, end, p); i < 0 {
+		if f != nil && i < len(b) && b[i] == '"' && (f.Type == String || f.Type == Enum) { // nearly all are
+			i = d.text(i, (*string)(unsafe.Add(p, f.at)))
+		} else {
+			i = d.member(f, i, from, end, p)
+		}
+		if i < 0 {
 			return -1
 		}
 		if i+1 < len(b) && b[i] == ',' && b[i+1] > ' ' {
@@ -98,6 +109,7 @@ func (d *decoder) object(i int, members []Field, p unsafe.Pointer) int {
 func (d *decoder) key(members []Field, i int) (end int, f *Field) {
 	if members == nil {
 		if f, n := keyAt(d.b, i); f >= 0 {
+			d.e.seen |= 1 << f
 			return i + n, &fields[f]
 		}
 	}
@@ -110,6 +122,7 @@ func (d *decoder) key(members []Field, i int) (end int, f *Field) {
 	}
 	if members == nil {
 		if n := lookup(alias(name)); n >= 0 {
+			d.e.seen |= 1 << n
 			return end, &fields[n]
 		}
 		return end, nil

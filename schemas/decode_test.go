@@ -74,6 +74,34 @@ func fieldAt(in reflect.Type, at uintptr) (reflect.StructField, bool) {
 	return reflect.StructField{}, false
 }
 
+// TestSeen: whoever skips what an event has not seen misses nothing.
+func TestSeen(t *testing.T) {
+	bit := func(names ...string) (set uint64) {
+		for _, name := range names {
+			set |= 1 << lookup(name)
+		}
+		return set
+	}
+	extra := uint64(1) << len(Fields())
+	var e Event
+	for _, c := range []struct {
+		line string
+		seen uint64
+	}{
+		{`{"kind":"alert","net":{"dst_ip":"10.0.0.8","rule_id":"x"},"matches":[{"score":1}]}`, bit("kind", "net", "matches") | extra},
+		{`{}`, 0},
+		{`{"reason":null,"rul\u0065_id":"r","score":"high","rule_id":"s"}`, bit("reason", "rule_id", "score") | extra},
+		{`{"unknown":1}`, extra},
+	} {
+		if err := Decode([]byte(c.line), &e); err != nil || e.Seen() != c.seen {
+			t.Errorf("%s: %x, %v; expected %x", c.line, e.Seen(), err, c.seen)
+		}
+	}
+	if len(Fields()) >= 64 {
+		t.Error("more fields than bits")
+	}
+}
+
 // oracle is the event as encoding/json reads it: its canonical fields of the
 // right type, what else there is in extra.
 func oracle(line []byte) (known map[string]any, extra map[string]any, err error) {

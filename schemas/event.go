@@ -129,7 +129,12 @@ type Event struct {
 	Extra string
 
 	extra []byte // what Extra is made in
+	seen  uint64
 }
+
+// Seen is which fields the line had that Decode made the event of, null or not: bit i
+// for Fields()[i], the bit behind the last one for Extra. What it lacks is absent.
+func (e *Event) Seen() uint64 { return e.seen }
 
 // Int is an optional integer.
 type Int struct {

@@ -78,7 +78,9 @@ func (l *lexer) str(i int) int {
 			// A borrow can only raise false bits above a true one, and the lowest is all we look at.
 			hit := ((q-lows)&^q | (s-lows)&^s | (w-lows*0x20)&^w | w) & highs
 			if hit != 0 {
-				i += bits.TrailingZeros64(hit) >> 3
+				if i += bits.TrailingZeros64(hit) >> 3; b[i] == '"' {
+					return i
+				}
 				break
 			}
 			i += 8

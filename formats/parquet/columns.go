@@ -4,25 +4,25 @@ import (
 	"unsafe"
 
 	pq "github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
 
 	"datasync/schemas"
 )
 
-// column is one leaf of the file: its place and how its values are taken from
-// events.
-//
-// Values are gathered and written a column and some events at a time, with
-// levels of our own. The library's way from Go structs cannot be used: in 0.32.0 a field
-// tagged "optional" writes zeros for absent values (200 rows of which only the
-// second has a value come back with 63), and pointers cost twice the time.
+// column is one leaf of the file: what readers are told of it, and how its values
+// are taken from events.
 type column struct {
-	path string // names from the top, with dots between
-	fill filler
+	path           string // names from the top, with dots between
+	seen           uint64 // the event's field in schemas.Event.Seen; ^0: a required one, which always has a value
+	fill           filler
+	dictionary     bool
+	typ            pq.Type
+	maxRep, maxDef byte
+	meta           format.ColumnMetaData // as far as it is known beforehand
 }
 
-// filler appends the values of one column, one or more an event, with their
-// levels. The events' strings are not copied.
-type filler func(dst []pq.Value, events []schemas.Event) []pq.Value
+// filler adds the values of some events to the column, with their levels.
+type filler func(c *chunk, events []schemas.Event)
 
 // offset is where in an event the variable lies that get gives the address of:
 // so a filler's loop makes no calls.
@@ -36,86 +36,69 @@ func at[T any](e *schemas.Event, offset uintptr) *T {
 	return (*T)(unsafe.Add(unsafe.Pointer(e), offset))
 }
 
-// text is a string's bytes as a value without a copy: the library copies what
-// it keeps before a write returns.
-func text(s string) pq.Value {
-	return pq.ByteArrayValue(unsafe.Slice(unsafe.StringData(s), len(s)))
-}
+// adder adds a value to the column; false, and nothing is added, where it is absent.
+type adder[T any] func(c *chunk, v *T) bool
 
-// reqStr is a required column of text.
-func reqStr(get func(*schemas.Event) *string) filler {
+// req is a required column.
+func req[T any](get func(*schemas.Event) *T, add func(*chunk, T)) filler {
 	o := offset(get)
-	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
+	return func(c *chunk, events []schemas.Event) {
+		c.defs.add(0, len(events))
 		for i := range events {
-			dst = append(dst, text(*at[string](&events[i], o)))
+			add(c, *at[T](&events[i], o))
 		}
-		return dst
-	}
-}
-
-// req is a required column of something else.
-func req(get func(*schemas.Event) pq.Value) filler {
-	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
-		for i := range events {
-			dst = append(dst, get(&events[i]))
-		}
-		return dst
 	}
 }
 
 // optStr is an optional column of text: level 0 is null, 1 a value.
 func optStr(get func(*schemas.Event) *string) filler {
 	o := offset(get)
-	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
+	return func(c *chunk, events []schemas.Event) {
+		present := 0 // since the last null
 		for i := range events {
-			var v pq.Value
 			if s := *at[string](&events[i], o); s != "" {
-				v = text(s)
-				v.SetDefinitionLevel(1)
+				c.text(s)
+				present++
+				continue
 			}
-			dst = append(dst, v)
+			c.defs.add(1, present)
+			c.defs.add(0, 1)
+			present = 0
 		}
-		return dst
+		c.defs.add(1, present)
 	}
 }
 
 // opt is an optional column of something else.
-func opt[T any](get func(*schemas.Event) *T, value func(*T) (pq.Value, bool)) filler {
+func opt[T any](get func(*schemas.Event) *T, add adder[T]) filler {
 	o := offset(get)
-	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
+	return func(c *chunk, events []schemas.Event) {
 		for i := range events {
-			v, ok := value(at[T](&events[i], o))
-			if ok {
-				v.SetDefinitionLevel(1)
+			if add(c, at[T](&events[i], o)) {
+				c.defs.add(1, 1)
 			} else {
-				v = pq.Value{}
+				c.defs.add(0, 1)
 			}
-			dst = append(dst, v)
 		}
-		return dst
 	}
 }
 
 // member is a column of an optional group: level 0 where the event has no group,
 // 1 where the group has no such member, 2 a value.
-func member[T any](has func(*schemas.Event) *bool, get func(*schemas.Event) *T, value func(*T) (pq.Value, bool)) filler {
+func member[T any](has func(*schemas.Event) *bool, get func(*schemas.Event) *T, add adder[T]) filler {
 	h, o := offset(has), offset(get)
-	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
+	return func(c *chunk, events []schemas.Event) {
 		for i := range events {
 			e := &events[i]
-			if !*at[bool](e, h) {
-				dst = append(dst, pq.Value{})
-				continue
+			switch {
+			case !*at[bool](e, h):
+				c.defs.add(0, 1)
+			case add(c, at[T](e, o)):
+				c.defs.add(2, 1)
+			default:
+				c.defs.add(1, 1)
 			}
-			v, ok := value(at[T](e, o))
-			level := 2
-			if !ok {
-				v, level = pq.Value{}, 1
-			}
-			v.SetDefinitionLevel(level)
-			dst = append(dst, v)
 		}
-		return dst
 	}
 }
 
@@ -123,11 +106,10 @@ func member[T any](has func(*schemas.Event) *bool, get func(*schemas.Event) *T, 
 // the empty list, is not used: a decoded event does not tell it from none.
 func list(get func(*schemas.Event) *[]string) filler {
 	o := offset(get)
-	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
+	return func(c *chunk, events []schemas.Event) {
 		for i := range events {
-			dst = elements(dst, *at[[]string](&events[i], o), 0)
+			elements(c, *at[[]string](&events[i], o), 0)
 		}
-		return dst
 	}
 }
 
@@ -135,64 +117,90 @@ func list(get func(*schemas.Event) *[]string) filler {
 // no list, 3 an element.
 func memberList(has func(*schemas.Event) *bool, get func(*schemas.Event) *[]string) filler {
 	h, o := offset(has), offset(get)
-	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
+	return func(c *chunk, events []schemas.Event) {
 		for i := range events {
 			e := &events[i]
 			if *at[bool](e, h) {
-				dst = elements(dst, *at[[]string](e, o), 1)
+				elements(c, *at[[]string](e, o), 1)
 			} else {
-				dst = append(dst, pq.Value{})
+				elements(c, nil, 0)
 			}
 		}
-		return dst
 	}
 }
 
-// elements appends one event's list, whose absence is level none.
-func elements(dst []pq.Value, items []string, none int) []pq.Value {
+// elements adds one event's list, whose absence is level none.
+func elements(c *chunk, items []string, none byte) {
 	if len(items) == 0 {
-		var v pq.Value
-		v.SetDefinitionLevel(none)
-		return append(dst, v)
+		c.reps.add(0, 1)
+		c.defs.add(none, 1)
+		return
 	}
 	for j, s := range items {
-		v := text(s)
-		v.SetRepetitionLevel(min(j, 1))
-		v.SetDefinitionLevel(none + 2)
-		dst = append(dst, v)
+		c.reps.add(byte(min(j, 1)), 1)
+		c.defs.add(none+2, 1)
+		c.text(s)
 	}
-	return dst
 }
 
 // match is a column of the matches: level 0 is no list, 2 an element without
 // such a member, 3 a value.
-func match[T any](get func(*schemas.Match) *T, value func(*T) (pq.Value, bool)) filler {
-	return func(dst []pq.Value, events []schemas.Event) []pq.Value {
+func match[T any](get func(*schemas.Match) *T, add adder[T]) filler {
+	return func(c *chunk, events []schemas.Event) {
 		for i := range events {
 			items := events[i].Matches
 			if len(items) == 0 {
-				dst = append(dst, pq.Value{})
+				c.reps.add(0, 1)
+				c.defs.add(0, 1)
 			}
 			for j := range items {
-				v, ok := value(get(&items[j]))
-				level := 3
-				if !ok {
-					v, level = pq.Value{}, 2
+				c.reps.add(byte(min(j, 1)), 1)
+				if add(c, get(&items[j])) {
+					c.defs.add(3, 1)
+				} else {
+					c.defs.add(2, 1)
 				}
-				v.SetRepetitionLevel(min(j, 1))
-				v.SetDefinitionLevel(level)
-				dst = append(dst, v)
 			}
 		}
-		return dst
 	}
 }
 
-// What the optional types are as values. Decode leaves no number in an integer
-// of 32 bits that does not fit: it goes to extra.
+// How the optional types are added. Decode leaves no number in an integer of 32
+// bits that does not fit: it goes to extra.
 
-func str(s *string) (pq.Value, bool)            { return text(*s), *s != "" }
-func integer32(n *schemas.Int) (pq.Value, bool) { return pq.Int32Value(int32(n.V)), n.OK }
-func integer64(n *schemas.Int) (pq.Value, bool) { return pq.Int64Value(n.V), n.OK }
-func float(n *schemas.Float) (pq.Value, bool)   { return pq.DoubleValue(n.V), n.OK }
-func boolean(b *schemas.Bool) (pq.Value, bool)  { return pq.BooleanValue(b.V), b.OK }
+func str(c *chunk, s *string) bool {
+	if *s != "" {
+		c.text(*s)
+	}
+	return *s != ""
+}
+
+func integer32(c *chunk, n *schemas.Int) bool {
+	if n.OK {
+		c.int32(int32(n.V))
+	}
+	return n.OK
+}
+
+func integer64(c *chunk, n *schemas.Int) bool {
+	if n.OK {
+		c.int64(n.V)
+	}
+	return n.OK
+}
+
+func float(c *chunk, n *schemas.Float) bool {
+	if n.OK {
+		c.double(n.V)
+	}
+	return n.OK
+}
+
+func boolean(c *chunk, b *schemas.Bool) bool {
+	if b.OK {
+		c.boolean(b.V)
+	}
+	return b.OK
+}
+
+func integer8(c *chunk, v int8) { c.int32(int32(v)) }

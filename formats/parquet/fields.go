@@ -1,31 +1,27 @@
 package parquet
 
-import (
-	pq "github.com/parquet-go/parquet-go"
-
-	"datasync/schemas"
-)
+import "datasync/schemas"
 
 // fillers says, for every leaf of the schema, where an event has its values. A
 // test holds it to schemas.Fields.
 var fillers = map[string]filler{
-	"schema":          reqStr(func(e *schemas.Event) *string { return &e.Schema }),
-	"event_id":        reqStr(func(e *schemas.Event) *string { return &e.EventID }),
-	"tenant_id":       reqStr(func(e *schemas.Event) *string { return &e.TenantID }),
+	"schema":          req(func(e *schemas.Event) *string { return &e.Schema }, (*chunk).text),
+	"event_id":        req(func(e *schemas.Event) *string { return &e.EventID }, (*chunk).text),
+	"tenant_id":       req(func(e *schemas.Event) *string { return &e.TenantID }, (*chunk).text),
 	"channel_id":      optStr(func(e *schemas.Event) *string { return &e.ChannelID }),
-	"source":          reqStr(func(e *schemas.Event) *string { return &e.Source }),
+	"source":          req(func(e *schemas.Event) *string { return &e.Source }, (*chunk).text),
 	"source_instance": optStr(func(e *schemas.Event) *string { return &e.SourceInstance }),
 	"vendor_version":  optStr(func(e *schemas.Event) *string { return &e.VendorVersion }),
 	"integration":     optStr(func(e *schemas.Event) *string { return &e.Integration }),
-	"kind":            reqStr(func(e *schemas.Event) *string { return &e.Kind }),
-	"event_time":      req(func(e *schemas.Event) pq.Value { return pq.Int64Value(e.EventTime) }),
-	"time_precision":  reqStr(func(e *schemas.Event) *string { return &e.TimePrecision }),
-	"ingest_time":     req(func(e *schemas.Event) pq.Value { return pq.Int64Value(e.IngestTime) }),
+	"kind":            req(func(e *schemas.Event) *string { return &e.Kind }, (*chunk).text),
+	"event_time":      req(func(e *schemas.Event) *int64 { return &e.EventTime }, (*chunk).int64),
+	"time_precision":  req(func(e *schemas.Event) *string { return &e.TimePrecision }, (*chunk).text),
+	"ingest_time":     req(func(e *schemas.Event) *int64 { return &e.IngestTime }, (*chunk).int64),
 	"request_id":      optStr(func(e *schemas.Event) *string { return &e.RequestID }),
 	"correlation_id":  optStr(func(e *schemas.Event) *string { return &e.CorrelationID }),
-	"action":          reqStr(func(e *schemas.Event) *string { return &e.Action }),
-	"disposition":     reqStr(func(e *schemas.Event) *string { return &e.Disposition }),
-	"enforced":        req(func(e *schemas.Event) pq.Value { return pq.BooleanValue(e.Enforced) }),
+	"action":          req(func(e *schemas.Event) *string { return &e.Action }, (*chunk).text),
+	"disposition":     req(func(e *schemas.Event) *string { return &e.Disposition }, (*chunk).text),
+	"enforced":        req(func(e *schemas.Event) *bool { return &e.Enforced }, (*chunk).boolean),
 	"mode":            optStr(func(e *schemas.Event) *string { return &e.Mode }),
 	"action_raw":      optStr(func(e *schemas.Event) *string { return &e.ActionRaw }),
 	"codes_raw":       optStr(func(e *schemas.Event) *string { return &e.CodesRaw }),
@@ -38,7 +34,7 @@ var fillers = map[string]filler{
 	"score_raw":       opt(func(e *schemas.Event) *schemas.Float { return &e.ScoreRaw }, float),
 	"score_kind":      optStr(func(e *schemas.Event) *string { return &e.ScoreKind }),
 	"score_threshold": opt(func(e *schemas.Event) *schemas.Float { return &e.ScoreThreshold }, float),
-	"severity":        req(func(e *schemas.Event) pq.Value { return pq.Int32Value(int32(e.Severity)) }),
+	"severity":        req(func(e *schemas.Event) *int8 { return &e.Severity }, integer8),
 	"stage":           optStr(func(e *schemas.Event) *string { return &e.Stage }),
 	"tactics":         list(func(e *schemas.Event) *[]string { return &e.Tactics }),
 	"techniques":      list(func(e *schemas.Event) *[]string { return &e.Techniques }),
@@ -116,8 +112,9 @@ var dictionaries = set(
 	"schema", "tenant_id", "channel_id", "source", "source_instance", "vendor_version", "integration",
 	"kind", "time_precision", "action", "disposition", "mode", "action_raw", "codes_raw",
 	"rule_id", "rule_name", "rule_set", "rule_category", "match_on", "score_kind", "stage", "reason",
-	"tactics", "techniques", "client_country", "user_agent", "tls_ja3", "tls_ja4", "session_state",
-	"http_method", "http_host", "http_path", "http_protocol",
+	"tactics", "techniques", "client_ip", "forwarded_for", "client_country", "user_agent", "tls_ja3", "tls_ja4",
+	"client_fp", "session_id", "session_state",
+	"http_method", "http_host", "http_path", "http_query", "http_protocol", "http_referrer",
 	"matches.rule_id", "matches.name", "matches.category", "matches.stage", "matches.location",
 	"net.dst_ip", "net.transport", "net.direction",
 	"host.name", "host.container", "host.pod", "host.cluster_id", "host.cluster_name", "host.node_id",

@@ -3,25 +3,25 @@
 package parquet
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 
-	pq "github.com/parquet-go/parquet-go"
-
 	"datasync/schemas"
 )
 
 const (
-	// batchRows is how many events are written a column at a time: few enough
-	// for the processor's cache, measured.
-	batchRows = 256
-	// batchBytes bounds a batch's lines, which it holds; a page ends before the
-	// first batch that begins with pageBytes in it, so holds less than the two
-	// together, and so than the 1 MiB that Security Lake asks for. Larger pages
-	// cost memory: 256 KiB 33 MB an encoder instead of 13, for 2 % of size.
-	batchBytes = 768 << 10
+	// batchRows is how many events are decoded before they go into the columns: few
+	// enough to stay in the processor's nearest cache, measured.
+	batchRows = 16
+	// checkRows and checkBytes (of lines): pages are looked at after so many. A page
+	// ends at the first look that finds pageBytes in it, so holds less than pageBytes
+	// and checkBytes together, and so than the 1 MiB that Security Lake asks for.
+	// Larger pages cost memory.
+	checkRows  = 256
+	checkBytes = 768 << 10
 	pageBytes  = 64 << 10
 	// groupRows and groupBytes (of lines) bound a row group, which is held until
 	// it is written.
@@ -30,6 +30,13 @@ const (
 	// dictionaryMax is how large a dictionary gets before its column goes on
 	// without, until the row group ends.
 	dictionaryMax = 1 << 20
+	// dictionaryTrial is how many values a dictionary has looked up before it must pay:
+	// where fewer than an eighth of them were known, plain text costs less.
+	dictionaryTrial = 2 << 10
+	// indexBytes is how much of a text the page index has as its bound.
+	indexBytes = 16
+	// writeBytes is how much is written to the destination at once.
+	writeBytes = 32 << 10
 )
 
 var (
@@ -46,29 +53,33 @@ type Options struct {
 	Fields      []string // top-level fields to make columns of; none: all
 }
 
-// Encoder writes one Parquet file. Where batches, pages and row groups end
-// depends on the lines alone, never on how they were split over Writes. Not for
-// concurrent use.
+// Encoder writes one Parquet file. Where pages and row groups end depends on the
+// lines alone, never on how they were split over Writes. Not for concurrent use.
 type Encoder struct {
 	*machine // nil: given back
-	out      *counter
+	out      counter
 	err      error
 }
 
 // machine is what an encoder holds that is dear to make: some megabytes of
 // buffers for 95 columns. It goes from one Encoder to the next.
 type machine struct {
-	home *pool
-	//lint:ignore SA1019 its column writers take levels of our own: the generic writer makes zeros of nulls
-	w      *pq.Writer
-	cols   []column
-	lines  []byte          // the batch
-	events []schemas.Event // decoded: strings alias lines, or the event
-	values []pq.Value      // of one column of the batch; text aliases the events
-	n      int             // events in the batch
+	home   *pool
+	chunks []chunk // the columns, in the schema's order
+	press  *press
+	footer *footer
+	file   *bufio.Writer
+	at     int64 // bytes of the file so far
 
-	rows  int // of the row group
-	bytes int // of its lines
+	events []schemas.Event // the batch: strings alias the lines, or the event
+	n      int             // events in it
+	seen   uint64          // fields that any of them has
+
+	rows  int      // of the row group
+	bytes int      // of its lines
+	check struct { // since pages were last looked at
+		rows, bytes int
+	}
 	total int // events before the batch
 }
 
@@ -91,8 +102,12 @@ func NewEncoder(w io.Writer, o Options) (*Encoder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parquet: %w", err)
 	}
-	e := &Encoder{machine: p.get(), out: &counter{w: w}}
-	e.w.Reset(e.out)
+	m, err := p.get()
+	if err != nil {
+		return nil, fmt.Errorf("parquet: %w", err)
+	}
+	e := &Encoder{machine: m, out: counter{w: w}}
+	m.file.Reset(&e.out)
 	return e, nil
 }
 
@@ -111,6 +126,9 @@ func (e *Encoder) Write(lines []byte) error {
 		e.err = e.add(lines[:n])
 		lines = lines[n:]
 	}
+	if e.err == nil {
+		e.flushBatch() // its strings alias the lines
+	}
 	return e.err
 }
 
@@ -125,88 +143,115 @@ func (e *Encoder) Close() error {
 		e.Abandon()
 		return err
 	}
-	err := e.flushBatch()
+	err := e.flushGroup()
 	if err == nil {
-		err = e.w.Close()
+		err = e.writeFooter()
 	}
+	e.Abandon()
 	if err != nil {
-		e.Abandon()
 		return fmt.Errorf("parquet: end the file: %w", err)
 	}
-	e.give()
-	e.machine, e.err = nil, errClosed
 	return nil
 }
 
-// Abandon lets go of what the encoder holds. It is not used again: the library
-// keeps rows of a column that outgrew its dictionary across a Reset.
-func (e *Encoder) Abandon() { e.machine, e.err = nil, errClosed }
+// Abandon gives back what the encoder holds.
+func (e *Encoder) Abandon() {
+	if e.machine != nil {
+		e.give()
+	}
+	e.machine, e.err = nil, errClosed
+}
 
 // add takes one line into the batch.
 func (m *machine) add(line []byte) error {
-	if len(line) > batchBytes {
+	if len(line) > checkBytes {
 		return errLong
 	}
-	if m.n == batchRows || len(m.lines)+len(line) > batchBytes {
-		if err := m.flushBatch(); err != nil {
-			return err
-		}
+	var err error
+	switch {
+	case m.rows == groupRows || m.bytes+len(line) > groupBytes:
+		err = m.flushGroup()
+	case m.check.rows == checkRows || m.check.bytes+len(line) > checkBytes:
+		err = m.endPages(false)
+	case m.n == batchRows:
+		m.flushBatch()
 	}
-	if m.rows == groupRows || m.bytes+len(line) > groupBytes {
-		if err := m.flushGroup(); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
-	start := len(m.lines)
-	m.lines = append(m.lines, line...) // never beyond its capacity: strings alias it
-	if err := schemas.Decode(m.lines[start:len(m.lines)-1], &m.events[m.n]); err != nil {
+	event := &m.events[m.n]
+	if err := schemas.Decode(line[:len(line)-1], event); err != nil {
 		return fmt.Errorf("parquet: decode event %d of the file: %w", m.total+m.n, err)
 	}
+	m.seen |= event.Seen()
 	m.n++
 	m.rows++
 	m.bytes += len(line)
+	m.check.rows++
+	m.check.bytes += len(line)
 	return nil
 }
 
-// flushBatch writes the batch, a column at a time.
-func (m *machine) flushBatch() error {
+// flushBatch puts the batch into the columns that have something of it.
+func (m *machine) flushBatch() {
 	if m.n == 0 {
-		return nil
+		return
 	}
-	for i, cw := range m.w.ColumnWriters() {
-		m.values = m.cols[i].fill(m.values[:0], m.events[:m.n])
-		if _, err := cw.WriteRowValues(m.values); err != nil {
-			return fmt.Errorf("parquet: write column %s: %w", m.cols[i].path, err)
+	for i := range m.chunks {
+		if c := &m.chunks[i]; c.seen&m.seen != 0 {
+			c.pad(m.rows - m.n)
+			c.fill(c, m.events[:m.n])
+			c.rows = m.rows
 		}
 	}
 	m.total += m.n
-	m.n, m.lines = 0, m.lines[:0]
+	m.n, m.seen = 0, 0
+}
+
+// endPages ends the pages that are full, or all.
+func (m *machine) endPages(all bool) error {
+	m.flushBatch()
+	for i := range m.chunks {
+		c := &m.chunks[i]
+		c.pad(m.rows)
+		if !all && !c.full() {
+			continue
+		}
+		if err := c.endPage(m.press); err != nil {
+			return fmt.Errorf("parquet: end a page of column %s: %w", c.path, err)
+		}
+	}
+	m.check.rows, m.check.bytes = 0, 0
 	return nil
 }
 
 // flushGroup ends the row group.
 func (m *machine) flushGroup() error {
-	if err := m.flushBatch(); err != nil {
+	if m.rows == 0 {
+		return nil
+	}
+	if err := m.endPages(true); err != nil {
 		return err
 	}
-	m.rows, m.bytes = 0, 0
-	if err := m.w.Flush(); err != nil {
+	if err := m.writeGroup(); err != nil {
 		return fmt.Errorf("parquet: write a row group: %w", err)
+	}
+	m.rows, m.bytes = 0, 0
+	for i := range m.chunks {
+		m.chunks[i].reset()
 	}
 	return nil
 }
 
-// give puts the machine back, as new: the file must be closed.
+// give puts the machine back, as new.
 func (m *machine) give() {
-	// Reset would clear the columns' names in place, in the memory that the next
-	// file takes them from (0.32.0): it must not find them.
-	for _, g := range m.w.File().Metadata().RowGroups {
-		for i := range g.Columns {
-			g.Columns[i].MetaData.PathInSchema = nil
-		}
+	for i := range m.chunks {
+		m.chunks[i].reset()
 	}
-	m.w.Reset(io.Discard)
-	m.n, m.rows, m.bytes, m.total = 0, 0, 0, 0
-	m.lines = m.lines[:0]
+	m.footer.reset()
+	m.file.Reset(nil)
+	clear(m.events) // they hold on to lines of the caller's
+	m.at, m.n, m.seen, m.rows, m.bytes, m.total = 0, 0, 0, 0, 0, 0
+	m.check.rows, m.check.bytes = 0, 0
 	m.home.machines.Put(m)
 }

@@ -201,6 +201,33 @@ func TestOutgrownDictionary(t *testing.T) {
 	}
 }
 
+// TestDictionaryThatDoesNotPay: a column of values that do not come again goes on
+// without its dictionary, one of values that do keeps it.
+func TestDictionaryThatDoesNotPay(t *testing.T) {
+	lines := formatstest.Lines(formatstest.Events(9, 6000))
+	file := encode(t, parquet.Options{}, lines)
+	compare(t, decoded(t, lines), read[row](t, file))
+	pages := map[string][]format.PageEncodingStats{}
+	for _, c := range open(t, file).Metadata().RowGroups[0].Columns {
+		pages[strings.Join(c.MetaData.PathInSchema, ".")] = c.MetaData.EncodingStats
+	}
+	dictionary := format.PageEncodingStats{PageType: format.DictionaryPage, Encoding: format.Plain, Count: 1}
+	plain := format.PageEncodingStats{PageType: format.DataPage, Encoding: format.Plain, Count: 1}
+	numbers := format.PageEncodingStats{PageType: format.DataPage, Encoding: format.RLEDictionary, Count: 1}
+	for name, want := range map[string][]format.PageEncodingStats{
+		"session_id":  {dictionary, {PageType: format.DataPage, Encoding: format.Plain, Count: 2}, numbers},
+		"http_path":   {dictionary, numbers},
+		"source":      {dictionary, numbers},
+		"client_fp":   {plain}, // nulls alone: no dictionary
+		"severity":    {plain},
+		"http_status": {plain},
+	} {
+		if got := pages[name]; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
 // TestRowGroups: at most 128k rows and 32 MiB of lines each, in the given order.
 func TestRowGroups(t *testing.T) {
 	for _, c := range []struct {
@@ -254,9 +281,10 @@ func TestRowGroups(t *testing.T) {
 func TestPages(t *testing.T) {
 	events := formatstest.Events(4, 800)
 	for i := range events {
-		events[i].UserAgent = strings.Repeat("u", i%7*4000)
+		events[i].RequestID = strings.Repeat("u", i%7*4000)
 		if i%50 == 0 {
-			events[i].HTTPQuery = strings.Repeat("q", 240<<10)
+			events[i].CorrelationID = strings.Repeat("q", 240<<10)
+			events[i].HTTPQuery = fmt.Sprint(i, strings.Repeat("q", 120<<10))
 		}
 	}
 	file := encode(t, parquet.Options{}, formatstest.Lines(events))

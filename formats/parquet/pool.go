@@ -1,8 +1,8 @@
 package parquet
 
 import (
+	"bufio"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -55,31 +55,33 @@ func poolOf(o Options) (*pool, error) {
 }
 
 // get is a machine, used or new.
-func (p *pool) get() *machine {
+func (p *pool) get() (*machine, error) {
 	if m, ok := p.machines.Get().(*machine); ok {
-		return m
+		return m, nil
 	}
 	var fields []string
 	if len(p.fields) > 0 {
 		fields = p.fields
 	}
 	schema, cols := layout(fields)
-	return &machine{
-		home: p,
-		cols: cols,
-		w: pq.NewWriter(io.Discard, schema,
-			pq.Compression(p.codec),
-			pq.CreatedBy("datasync", "1.0.0", "parquet-go"), // the same for every build: bytes must be
-			pq.DataPageVersion(1),
-			// In the column's metadata, not again in every page.
-			pq.DataPageStatistics(false),
-			pq.PageBufferSize(pageBytes),
-			pq.DictionaryMaxBytes(dictionaryMax),
-			pq.KeyValueMetadata("datasync.schema", schemas.Version)),
-		events: make([]schemas.Event, batchRows),
-		lines:  make([]byte, 0, batchBytes),
-		values: make([]pq.Value, 0, batchRows),
+	f, err := newFooter(schema,
+		pq.CreatedBy("datasync", "1.0.0", "parquet-go"), // the same for every build: bytes must be
+		pq.KeyValueMetadata("datasync.schema", schemas.Version))
+	if err != nil {
+		return nil, err
 	}
+	m := &machine{
+		home: p, chunks: make([]chunk, len(cols)), events: make([]schemas.Event, batchRows),
+		press: newPress(p.codec), footer: f, file: bufio.NewWriterSize(nil, writeBytes),
+	}
+	for i, c := range cols {
+		m.chunks[i] = chunk{column: c, index: c.typ.NewColumnIndexer(indexBytes)}
+		m.chunks[i].meta.Codec = p.codec.CompressionCodec()
+		if c.dictionary {
+			m.chunks[i].dict = new(dictionary)
+		}
+	}
+	return m, nil
 }
 
 // zstds has a codec a speed, each with its own pool of encoders.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	pq "github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
 
 	"datasync/schemas"
 )
@@ -43,20 +44,45 @@ func (g *group) add(name string, n pq.Node) {
 func layout(fields []string) (*pq.Schema, []column) {
 	root := group{Group: pq.Group{}}
 	var cols []column
-	for _, f := range topLevel() {
+	for n, f := range topLevel() {
 		if fields != nil && !slices.Contains(fields, f.Name) {
 			continue
 		}
 		root.add(f.Name, node(f, f.Name))
 		if len(f.Members) == 0 {
-			cols = append(cols, column{path: f.Name, fill: fillers[f.Name]})
+			cols = append(cols, leaf(n, f, f.Name))
 		}
 		for _, m := range f.Members {
-			path := f.Name + "." + m.Name
-			cols = append(cols, column{path: path, fill: fillers[path]})
+			cols = append(cols, leaf(n, f, f.Name+"."+m.Name))
 		}
 	}
-	return pq.NewSchema("event", root), cols
+	schema := pq.NewSchema("event", root)
+	for i, path := range schema.Columns() {
+		cols[i].describe(schema, path)
+	}
+	return schema, cols
+}
+
+// leaf is a column before it is described: a leaf of top-level field n.
+func leaf(n int, f schemas.Field, path string) column {
+	c := column{path: path, seen: 1 << n, fill: fillers[path], dictionary: dictionaries[path]}
+	if f.Required {
+		c.seen = ^uint64(0)
+	}
+	return c
+}
+
+// describe adds what the schema says of the column at path.
+func (c *column) describe(schema *pq.Schema, path []string) {
+	leaf, _ := schema.Lookup(path...) // it is one of the schema's own
+	c.typ = leaf.Node.Type()
+	c.maxRep, c.maxDef = byte(leaf.MaxRepetitionLevel), byte(leaf.MaxDefinitionLevel)
+	c.meta = format.ColumnMetaData{
+		Type: format.Type(c.typ.Kind()), PathInSchema: path, Encoding: []format.Encoding{format.Plain, format.RLE},
+	}
+	if c.dictionary {
+		c.meta.Encoding = append(c.meta.Encoding, format.RLEDictionary)
+	}
 }
 
 // topLevel is the canonical fields, and extra.
