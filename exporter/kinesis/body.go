@@ -125,3 +125,142 @@ func appendString(dst, s []byte) []byte {
 	dst = append(dst, s...)
 	return append(dst, '"')
 }
+
+// readResults reads the answer to a call of n records as the service writes
+// it: no other members than these, strings of plain ASCII. It reads nothing
+// that is no JSON; for what else it refuses (not ok) there is the SDK.
+func readResults(answer []byte, n int) (rs []result, ok bool) {
+	c := cursor(answer)
+	rs = make([]result, 0, n)
+	shards := map[string]string{} // each name once
+	listed := false
+	ok = c.object(func(name []byte) bool {
+		switch string(name) {
+		case "FailedRecordCount":
+			return c.number()
+		case "EncryptionType":
+			_, ok := c.text()
+			return ok
+		case "Records":
+			again := listed
+			listed = true
+			return !again && c.list(func() bool {
+				r, ok := c.result(shards)
+				rs = append(rs, r)
+				return ok
+			})
+		}
+		return false
+	})
+	if !ok || !listed || !c.end() {
+		return nil, false
+	}
+	return rs, true
+}
+
+// cursor is what is left to read of a JSON text. Its methods read a part, with
+// the white space before it; false: it is not there, or not in plain ASCII.
+type cursor []byte
+
+// result reads what became of one record.
+func (c *cursor) result(shards map[string]string) (r result, ok bool) {
+	numbered, failed := false, false
+	ok = c.object(func(name []byte) bool {
+		v, ok := c.text()
+		switch string(name) {
+		case "SequenceNumber":
+			numbered = true
+		case "ShardId":
+			if _, known := shards[string(v)]; !known {
+				shards[string(v)] = string(v)
+			}
+			r.shard = shards[string(v)]
+		case "ErrorCode":
+			failed, r.code = true, string(v)
+		case "ErrorMessage":
+			r.message = string(v)
+		default:
+			return false
+		}
+		return ok
+	})
+	r.stored = numbered && !failed
+	return r, ok
+}
+
+// object has value read the value of each member of an object.
+func (c *cursor) object(value func(name []byte) bool) bool {
+	return c.each('{', '}', func() bool {
+		name, ok := c.text()
+		return ok && c.is(':') && value(name)
+	})
+}
+
+// list has element read each element of a list.
+func (c *cursor) list(element func() bool) bool { return c.each('[', ']', element) }
+
+func (c *cursor) each(open, end byte, one func() bool) bool {
+	if !c.is(open) {
+		return false
+	}
+	if c.is(end) {
+		return true
+	}
+	for one() {
+		if !c.is(',') {
+			return c.is(end)
+		}
+	}
+	return false
+}
+
+// text reads a string that has nothing escaped.
+func (c *cursor) text() ([]byte, bool) {
+	if !c.is('"') {
+		return nil, false
+	}
+	for i, b := range *c {
+		switch {
+		case b == '"':
+			s := (*c)[:i]
+			*c = (*c)[i+1:]
+			return s, true
+		case b < ' ' || b > '~' || b == '\\':
+			return nil, false
+		}
+	}
+	return nil, false
+}
+
+// number reads digits.
+func (c *cursor) number() bool {
+	c.space()
+	n := 0
+	for n < len(*c) && (*c)[n] >= '0' && (*c)[n] <= '9' {
+		n++
+	}
+	ok := n == 1 || n > 1 && n < 10 && (*c)[0] != '0'
+	*c = (*c)[n:]
+	return ok
+}
+
+// is reads one character, if that is next.
+func (c *cursor) is(b byte) bool {
+	c.space()
+	if len(*c) == 0 || (*c)[0] != b {
+		return false
+	}
+	*c = (*c)[1:]
+	return true
+}
+
+func (c *cursor) end() bool {
+	c.space()
+	return len(*c) == 0
+}
+
+func (c *cursor) space() {
+	for len(*c) > 0 && ((*c)[0] == ' ' || (*c)[0] == '\n' || (*c)[0] == '\r' || (*c)[0] == '\t') {
+		*c = (*c)[1:]
+	}
+}

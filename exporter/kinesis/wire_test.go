@@ -76,8 +76,8 @@ func TestBodyIsTheSDKs(t *testing.T) {
 			rt.Fatal(err)
 		}
 		in.Records = []types.PutRecordsRequestEntry{}
-		ctx := context.WithValue(context.Background(), bodyKey{}, lend(body))
-		if _, err := sdk.PutRecords(ctx, in, func(o *kinesis.Options) { o.APIOptions = append(o.APIOptions, useOwnBody) }); err != nil {
+		x := &exchange{body: lend(body), n: b.units()}
+		if _, err := sdk.PutRecords(x.in(context.Background()), in, byExchange); err != nil {
 			rt.Fatal(err)
 		}
 		var theirs, ours any
@@ -121,7 +121,7 @@ func (s *seen) signature(t *rapid.T) string {
 }
 
 // identity gives the SDK keys and nothing else of this machine's.
-func identity(t *testing.T) {
+func identity(t testing.TB) {
 	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "",
 		"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": t.TempDir() + "/none", "AWS_SHARED_CREDENTIALS_FILE": t.TempDir() + "/none",
 		"AWS_PROFILE": "", "AWS_REGION": "", "AWS_DEFAULT_REGION": "", "AWS_CONTAINER_CREDENTIALS_FULL_URI": "", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": ""} {
@@ -444,8 +444,8 @@ func BenchmarkBody(b *testing.B) {
 			var body, packed []byte
 			for b.Loop() {
 				body, packed = bt.appendBody(body[:0], "s", packed)
-				ctx := context.WithValue(context.Background(), bodyKey{}, lend(body))
-				if _, err := sdk.PutRecords(ctx, empty, func(o *kinesis.Options) { o.APIOptions = append(o.APIOptions, useOwnBody) }); err != nil {
+				x := &exchange{body: lend(body), n: bt.units()}
+				if _, err := sdk.PutRecords(x.in(context.Background()), empty, byExchange); err != nil {
 					b.Fatal(err)
 				}
 			}
