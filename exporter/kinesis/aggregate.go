@@ -93,13 +93,20 @@ func cellOf(key []byte) byte { return md5.Sum(key)[0] }
 // grid is what the service's answers told of which shard holds which cell.
 // Cells of one shard are packed together; a cell that was never answered for
 // is packed alone. So nothing but PutRecords has to be allowed.
-type grid struct{ shard [cells]string }
+type grid struct {
+	shard [cells]string
+	known bool // some of it
+}
+
+// scouts are how many units a call has while nothing is known: those that
+// follow are packed by what these learned.
+const scouts = 16
 
 // learn takes in where a cell's record went. One that moved says that the
 // shard was split or merged: its other cells are asked for anew.
 func (g *grid) learn(cell uint64, shard string) {
 	old := g.shard[cell]
-	if old == shard {
+	if old == shard || shard == "" {
 		return
 	}
 	if old != "" {
@@ -109,7 +116,18 @@ func (g *grid) learn(cell uint64, shard string) {
 			}
 		}
 	}
-	g.shard[cell] = shard
+	// A shard has one stretch of the hash space, and another has another name:
+	// what lies between two of its cells is its, too.
+	first, last := int(cell), int(cell)
+	for i := range g.shard {
+		if g.shard[i] == shard {
+			first, last = min(first, i), max(last, i)
+		}
+	}
+	for i := first; i <= last; i++ {
+		g.shard[i] = shard
+	}
+	g.known = true
 }
 
 // pack orders records of one call by the units that they make, in the order in
@@ -119,6 +137,9 @@ func (g *grid) pack(recs []*record, most int) (packed []*record, ends []int) {
 	type unit struct {
 		recs []*record
 		size int
+	}
+	if !g.known {
+		most = min(most, scouts)
 	}
 	var units []*unit
 	open := map[string]*unit{}

@@ -100,7 +100,7 @@ func (s *Sink) wakeAt(when, now time.Time) {
 // now, look again at when.
 func (s *Sink) pick(now time.Time) (b *batch, when time.Time) {
 	atOnce := maxCalls
-	if s.failures > 0 || s.most < maxRecords {
+	if s.failures > 0 || s.most < maxRecords || s.grid != nil && !s.grid.known {
 		atOnce = 1
 	}
 	if len(s.pending) == 0 || s.calls >= atOnce {

@@ -99,10 +99,19 @@ func TestGridLearns(t *testing.T) {
 		}
 		return rs
 	}
-	if _, ends := g.pack(recs(), maxRecords); len(ends) != cells {
-		t.Errorf("%d records while nothing is known, want one for each of %d cells", len(ends), cells)
+	if packed, ends := g.pack(recs(), maxRecords); len(ends) != scouts || len(packed) != 3*scouts {
+		t.Errorf("%d events in %d records while nothing is known, want those of %d cells", len(packed), len(ends), scouts)
 	}
-	for i := range uint64(cells) {
+	g.learn(7, "")
+	g.learn(90, "shard0")
+	g.learn(10, "shard0")
+	if g.shard[9] != "" || g.shard[11] != "shard0" || g.shard[89] != "shard0" || g.shard[91] != "" {
+		t.Errorf("between two cells of a shard: %q", g.shard)
+	}
+	if _, ends := g.pack(recs(), maxRecords); len(ends) != 1+cells-81 {
+		t.Errorf("%d records, want one for the shard and one for each of %d unknown cells", len(ends), cells-81)
+	}
+	for _, i := range []uint64{0, 255, 128, 127} {
 		g.learn(i, fmt.Sprint("shard", i/128))
 	}
 	if packed, ends := g.pack(recs(), maxRecords); len(ends) != 2 || len(packed) != 600 {
