@@ -3,7 +3,7 @@ package kinesis
 import (
 	"encoding/base64"
 	"encoding/json"
-	"slices"
+	"math/bits"
 	"sync"
 )
 
@@ -30,17 +30,45 @@ const (
 	maxCalls = 4
 )
 
-// bodies recycles the buffers of calls.
-var bodies = sync.Pool{New: func() any { return new(buffers) }}
+// memory is bytes that are used again, in sizes of 1 KiB, 2 KiB … 8 MiB, a pool
+// of each: one of all sizes would have small calls hold large buffers, and
+// large ones grow small ones.
+var memory [14]sync.Pool
 
-type buffers struct{ body, packed []byte }
+const leastMemory = 1 << 10
+
+// memoryClass is the size that holds n bytes; len(memory) where none does.
+func memoryClass(n int) int {
+	return min(bits.Len(uint(max(n-1, 0)/leastMemory)), len(memory))
+}
+
+// newBytes is no bytes, with room for n.
+func newBytes(n int) *[]byte {
+	c := memoryClass(n)
+	if c < len(memory) {
+		if b, ok := memory[c].Get().(*[]byte); ok {
+			return b
+		}
+		n = leastMemory << c
+	}
+	b := make([]byte, 0, n)
+	return &b
+}
+
+// freeBytes has b used again: nobody may hold any of it any more.
+func freeBytes(b *[]byte) {
+	if c := memoryClass(cap(*b)); c < len(memory) && cap(*b) == leastMemory<<c {
+		*b = (*b)[:0]
+		memory[c].Put(b)
+	}
+}
 
 // call sends a batch.
 func (s *Sink) call(b *batch) ([]result, error) {
-	buf := bodies.Get().(*buffers)
-	defer bodies.Put(buf)
-	buf.body, buf.packed = b.appendBody(buf.body[:0], s.o.Stream, buf.packed)
-	return s.service.put(s.ctx, buf.body, b.units())
+	body := newBytes(b.bodySize(s.o.Stream))
+	defer freeBytes(body)
+	*body = b.appendBody(*body, s.o.Stream)
+	return s.service.put(s.ctx, *body, b.units())
 }
 
 // batch is one call: units of one or more records each, every unit a record of
@@ -73,8 +101,9 @@ func (b *batch) unit(i int) []*record {
 
 // appendBody builds the body of a PutRecords request as the SDK's serializer
 // does, without its detour through values: it costs a third.
-func (b *batch) appendBody(dst []byte, stream string, packed []byte) ([]byte, []byte) {
-	dst = slices.Grow(dst, b.bodySize(stream)) // at once: growing by and by copies it all over again
+func (b *batch) appendBody(dst []byte, stream string) []byte {
+	packed := newBytes(maxAggregate)
+	defer freeBytes(packed)
 	dst = append(dst, `{"Records":[`...)
 	for i := range b.units() {
 		if i > 0 {
@@ -83,8 +112,8 @@ func (b *batch) appendBody(dst []byte, stream string, packed []byte) ([]byte, []
 		u := b.unit(i)
 		data := u[0].line
 		if len(u) > 1 {
-			packed = appendAggregate(packed[:0], u)
-			data = packed
+			*packed = appendAggregate((*packed)[:0], u)
+			data = *packed
 		}
 		dst = append(dst, `{"Data":"`...)
 		dst = base64.StdEncoding.AppendEncode(dst, data)
@@ -98,7 +127,7 @@ func (b *batch) appendBody(dst []byte, stream string, packed []byte) ([]byte, []
 	}
 	dst = append(dst, `],"StreamName":`...)
 	dst = appendString(dst, []byte(stream))
-	return append(dst, '}'), packed
+	return append(dst, '}')
 }
 
 // bodySize is about how long the body becomes.

@@ -18,7 +18,9 @@ type flow struct {
 	pending  []*record
 	no       uint64
 	buffered int
+	borrowed int  // of the shared room
 	short    bool // an Offer was refused for want of room
+	crowded  int  // what was buffered then
 	calls    int  // under way
 	// busy holds the slots of which a record is under way; with ordered only.
 	busy map[uint64]bool
@@ -116,8 +118,8 @@ func (s *Sink) pick(now time.Time) (b *batch, when time.Time) {
 		b = &batch{recs: c.bad, refuse: true}
 	case len(c.recs) == 0:
 		return nil, c.when
-	case !c.full && !c.again && !s.short && len(s.flushers) == 0 && now.Before(c.recs[0].seg.offered.Add(s.o.Tuning.Linger)):
-		return nil, earlier(c.when, c.recs[0].seg.offered.Add(s.o.Tuning.Linger))
+	case !c.full && !c.again && !s.pressed() && now.Before(c.recs[0].seg.due):
+		return nil, earlier(c.when, c.recs[0].seg.due)
 	case s.grid != nil:
 		b.recs, b.ends = s.grid.pack(c.recs, s.most)
 	}
@@ -133,6 +135,12 @@ func (s *Sink) pick(now time.Time) (b *batch, when time.Time) {
 	}
 	s.pending = slices.DeleteFunc(s.pending, func(r *record) bool { return r.taken })
 	return b, time.Time{}
+}
+
+// pressed: no call waits to be filled. Where there is no room for more, what
+// is left goes at once only if no answer is due that will make room.
+func (s *Sink) pressed() bool {
+	return len(s.flushers) > 0 || s.short && s.calls == 0
 }
 
 // chosen is what could go now.
@@ -438,15 +446,17 @@ func (s *Sink) confirm() {
 	n := 0
 	var segs []lane.Segment
 	for ; n < len(s.flight) && s.flight[n].left == 0; n++ {
-		s.buffered -= len(s.flight[n].data)
+		s.buffered -= len(*s.flight[n].data)
+		freeBytes(s.flight[n].data) // none of its records is pending or in a call
 		segs = append(segs, s.flight[n].Segment)
 	}
 	if n == 0 {
 		return
 	}
 	s.flight = slices.Delete(s.flight, 0, n)
+	s.repay(s.buffered)
 	s.to.Confirmed(segs)
-	if s.short && s.buffered <= s.o.Buffer/2 {
+	if s.short && s.buffered <= s.crowded/2 {
 		s.short = false
 		s.to.Room(s.stream)
 	}

@@ -16,9 +16,9 @@ import (
 // segment is what one Offer handed over.
 type segment struct {
 	lane.Segment
-	data    []byte
-	offered time.Time
-	left    int // records that are neither stored nor refused
+	data *[]byte   // out of memory's pools, back there once all is confirmed
+	due  time.Time // when it goes, be the call full or not
+	left int       // records that are neither stored nor refused
 }
 
 // record is one event on its way. Guarded by the sink's mutex once offered.
@@ -47,8 +47,8 @@ var seed = maphash.MakeSeed()
 
 // split makes the records of a segment.
 func (s *Sink) split(seg *segment) []record {
-	rs := make([]record, 0, bytes.Count(seg.data, []byte{'\n'}))
-	for rest := seg.data; len(rest) > 0; {
+	rs := make([]record, 0, bytes.Count(*seg.data, []byte{'\n'}))
+	for rest := *seg.data; len(rest) > 0; {
 		n := bytes.IndexByte(rest, '\n')
 		r := record{seg: seg, line: rest[:n]}
 		rest = rest[n+1:]

@@ -68,7 +68,7 @@ func TestBodyIsTheSDKs(t *testing.T) {
 			}
 			entries = append(entries, e)
 		}
-		body, _ := b.appendBody(nil, "my.stream", nil)
+		body := b.appendBody(nil, "my.stream")
 		c := &catcher{}
 		sdk := kinesis.New(kinesis.Options{Region: "eu-west-1", HTTPClient: c, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")})
 		in := &kinesis.PutRecordsInput{StreamName: aws.String("my.stream"), Records: entries}
@@ -441,9 +441,9 @@ func BenchmarkBody(b *testing.B) {
 	empty := &kinesis.PutRecordsInput{StreamName: aws.String("s"), Records: []types.PutRecordsRequestEntry{}}
 	own := func(bt *batch) func(b *testing.B) {
 		return func(b *testing.B) {
-			var body, packed []byte
+			var body []byte
 			for b.Loop() {
-				body, packed = bt.appendBody(body[:0], "s", packed)
+				body = bt.appendBody(body[:0], "s")
 				x := &exchange{body: lend(body), n: bt.units()}
 				if _, err := sdk.PutRecords(x.in(context.Background()), empty, byExchange); err != nil {
 					b.Fatal(err)
