@@ -141,3 +141,24 @@ func TestOptions(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestIndexIsBytesIndex(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		letters := rapid.SampledFrom([]byte(`ab"":,`))
+		line := rapid.SliceOfN(letters, 0, 40).Draw(rt, "line")
+		name := member(rapid.StringMatching(`[ab]{0,3}`).Draw(rt, "name"))
+		if got, want := index(line, name), bytes.Index(line, name); got != want {
+			rt.Errorf("%q in %q: %d, want %d", name, line, got, want)
+		}
+	})
+}
+
+func BenchmarkPartitionKey(b *testing.B) {
+	line := []byte(`{"schema":"mitigation/1","event_id":"gen-1-1","tenant_id":"t0010","source":"netacea","source_instance":"w-9067","vendor_version":"6.0.13","integration":"cloudflare","kind":"mitigation","event_time":1795995994033,"time_precision":"ms","request_id":"ab969e5c3f788efc","action":"block","disposition":"blocked","enforced":true,"mode":"mitigate","action_raw":"ip_blocked","codes_raw":"210","match_on":"ip","severity":2,"client_ip":"203.0.113.45","client_port":26690}`)
+	s := newSink(Options{Stream: "s", PartitionKey: "client_ip"}, nil, nil)
+	for b.Loop() {
+		if len(s.partitionKey(line)) != 12 {
+			b.Fatal("not found")
+		}
+	}
+}
