@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"reflect"
 	"sync"
 	"syscall"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
+	smithyendpoints "github.com/aws/smithy-go/endpoints"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
@@ -153,11 +155,36 @@ func (c *client) connect(ctx context.Context) (*kinesis.Client, error) {
 	}
 	c.sdk = kinesis.NewFromConfig(cfg, func(o *kinesis.Options) {
 		o.HTTPClient, o.Credentials = web, marked{identity}
+		o.EndpointResolverV2 = &lastEndpoint{rules: o.EndpointResolverV2}
 		if c.o.Endpoint != "" {
 			o.BaseEndpoint = &c.o.Endpoint
 		}
 	})
 	return c.sdk, nil
+}
+
+// lastEndpoint asks the SDK's rules only where it is asked for another endpoint
+// than last time: they take more stack than a call's goroutine has.
+type lastEndpoint struct {
+	rules kinesis.EndpointResolverV2
+
+	mu     sync.Mutex
+	params *kinesis.EndpointParameters // nil: none was asked for
+	at     smithyendpoints.Endpoint
+}
+
+// ResolveEndpoint is kinesis.EndpointResolverV2's.
+func (l *lastEndpoint) ResolveEndpoint(ctx context.Context, params kinesis.EndpointParameters) (smithyendpoints.Endpoint, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.params != nil && reflect.DeepEqual(*l.params, params) {
+		return l.at, nil
+	}
+	at, err := l.rules.ResolveEndpoint(ctx, params)
+	if err == nil {
+		l.params, l.at = &params, at
+	}
+	return at, err
 }
 
 // chain is the SDK's default chain of credentials, walked anew each time: the

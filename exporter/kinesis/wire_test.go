@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -25,6 +26,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	smithyendpoints "github.com/aws/smithy-go/endpoints"
 	"pgregory.net/rapid"
 
 	"datasync/exporter/lane"
@@ -393,6 +395,38 @@ func TestKeysAreReadBeforeTheyFail(t *testing.T) {
 			t.Errorf("%s: %s, asked with %s, %v", text, k.AccessKeyID, form, err)
 		}
 	}
+}
+
+// An endpoint is resolved once, and again where another is asked for; a failure
+// is not kept.
+func TestLastEndpoint(t *testing.T) {
+	asked := 0
+	l := &lastEndpoint{rules: rulesFunc(func(p kinesis.EndpointParameters) (smithyendpoints.Endpoint, error) {
+		asked++
+		if p.Region == nil {
+			return smithyendpoints.Endpoint{}, fmt.Errorf("no region")
+		}
+		return smithyendpoints.Endpoint{URI: url.URL{Host: *p.Region}}, nil
+	})}
+	for i, c := range []struct {
+		region string
+		asked  int
+	}{{"", 1}, {"", 2}, {"a", 3}, {"a", 3}, {"b", 4}, {"b", 4}, {"a", 5}, {"", 6}, {"a", 6}} {
+		p := kinesis.EndpointParameters{}
+		if c.region != "" {
+			p.Region = aws.String(c.region)
+		}
+		if at, err := l.ResolveEndpoint(t.Context(), p); at.URI.Host != c.region || (err != nil) != (c.region == "") || asked != c.asked {
+			t.Errorf("%d, %q: %q, %v, asked %d times, want %d", i, c.region, at.URI.Host, err, asked, c.asked)
+		}
+	}
+}
+
+type rulesFunc func(kinesis.EndpointParameters) (smithyendpoints.Endpoint, error)
+
+// ResolveEndpoint is kinesis.EndpointResolverV2's.
+func (f rulesFunc) ResolveEndpoint(_ context.Context, p kinesis.EndpointParameters) (smithyendpoints.Endpoint, error) {
+	return f(p)
 }
 
 // A body that was taken back gives nothing away.
