@@ -1,8 +1,10 @@
 package kinesis
 
 import (
+	"bytes"
 	"crypto/md5"
 	"encoding/binary"
+	"hash/maphash"
 	"math/big"
 )
 
@@ -38,18 +40,23 @@ const (
 func appendAggregate(dst []byte, recs []*record) []byte {
 	dst = append(dst, magic...)
 	at := len(dst)
-	index := make(map[string]uint64, len(recs))
-	for _, r := range recs {
-		if _, ok := index[string(r.key)]; !ok {
-			index[string(r.key)] = uint64(len(index))
+	index := make(map[uint64]uint64, len(recs)) // by the key's hash: no string of it is made
+	keys, keyOf := make([][]byte, 0, len(recs)), make([]uint64, len(recs))
+	for i, r := range recs {
+		h := maphash.Bytes(seed, r.key)
+		n, ok := index[h]
+		if !ok || !bytes.Equal(keys[n], r.key) { // of two with one hash, the last is found again
+			n = uint64(len(keys))
+			index[h], keys = n, append(keys, r.key)
 			dst = append(dst, tagKeys)
 			dst = appendBytes(dst, r.key)
 		}
+		keyOf[i] = n
 	}
 	dst = append(dst, tagHashes)
 	dst = appendBytes(dst, cellStarts[recs[0].slot])
-	for _, r := range recs {
-		key := index[string(r.key)]
+	for i, r := range recs {
+		key := keyOf[i]
 		n := 1 + varintLen(key) + 2 + 1 + varintLen(uint64(len(r.line))) + len(r.line)
 		dst = append(dst, tagRecords)
 		dst = binary.AppendUvarint(dst, uint64(n))
