@@ -16,6 +16,7 @@ type flow struct {
 	flight []*segment
 	// pending holds the records to be sent, in the order offered.
 	pending  []*record
+	chosen   []*record // memory for what could go now; empty between picks
 	no       uint64
 	buffered int
 	borrowed int  // of the shared room
@@ -112,7 +113,7 @@ func (s *Sink) pick(now time.Time) (b *batch, when time.Time) {
 		return nil, s.until
 	}
 	c := s.candidates(now)
-	b = &batch{recs: c.recs}
+	defer clear(c.recs)
 	switch {
 	case len(c.bad) > 0:
 		b = &batch{recs: c.bad, refuse: true}
@@ -121,7 +122,10 @@ func (s *Sink) pick(now time.Time) (b *batch, when time.Time) {
 	case !c.full && !c.again && !s.pressed() && now.Before(c.recs[0].seg.due):
 		return nil, earlier(c.when, c.recs[0].seg.due)
 	case s.grid != nil:
+		b = &batch{}
 		b.recs, b.ends = s.grid.pack(c.recs, s.most)
+	default:
+		b = &batch{recs: slices.Clone(c.recs)}
 	}
 	for _, r := range b.recs {
 		r.taken = true
@@ -158,6 +162,7 @@ func (s *Sink) candidates(now time.Time) (c chosen) {
 		blocked = map[uint64]bool{}
 	}
 	size := 0
+	c.recs = s.chosen[:0]
 	for _, r := range s.pending {
 		if r.bad != "" {
 			c.bad = append(c.bad, r)
@@ -184,6 +189,7 @@ func (s *Sink) candidates(now time.Time) (c chosen) {
 		size += r.size()
 		c.recs = append(c.recs, r)
 	}
+	s.chosen = c.recs
 	return c
 }
 
