@@ -3,6 +3,7 @@ package kinesis
 import (
 	"cmp"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -222,6 +223,7 @@ func (s *Sink) giveBack(recs []*record) {
 // send makes a call and takes in what came of it.
 func (s *Sink) send(b *batch) {
 	defer s.wg.Done()
+	growStack()
 	var results []result
 	var err error
 	if b.refuse {
@@ -257,6 +259,15 @@ func (s *Sink) send(b *batch) {
 		s.answered(b, results)
 	}
 	s.kick()
+}
+
+// growStack makes the goroutine's stack as large as the SDK's layers need, while
+// there is nothing on it: growing by and by moves each layer's frame again.
+//
+//go:noinline
+func growStack() {
+	var room [20 << 10]byte
+	runtime.KeepAlive(&room)
 }
 
 // refuse puts what will never be taken into the quarantine.
