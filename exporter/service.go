@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"datasync/emitter"
+	"datasync/exporter/kinesis"
 	"datasync/exporter/lane"
 	"datasync/exporter/lane/spool"
 	"datasync/exporter/s3"
@@ -69,6 +70,7 @@ type Service struct {
 	alerts     *alerts.Book
 	spools     *spool.Budget
 	buckets    *s3.Clients
+	shared     *kinesis.Room // of all Kinesis sinks
 	runner     *lane.Runner
 	watcher    *tenants.Watcher
 	set        atomic.Pointer[tenants.Set]
@@ -98,7 +100,7 @@ func New(cfg *tenants.Service, o Options) (*Service, error) {
 		o.Now = time.Now
 	}
 	s := &Service{cfg: cfg, o: o, log: o.Log, start: o.Now(), shards: map[string]*lane.Shard{},
-		logs: map[string]*journal.Journal{}, listeners: map[string]net.Listener{}}
+		logs: map[string]*journal.Journal{}, listeners: map[string]net.Listener{}, shared: kinesis.NewRoom(cfg.Memory / 16)}
 	s.notReady("starting")
 	s.reporter = newReporter(o.Log)
 	if url := cfg.Notify.Webhook; url != "" {

@@ -40,7 +40,7 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 		}
 	case set.Kinesis != nil:
 		o := kinesisOptions(set.Kinesis, s.cfg.Egress)
-		o.Buffer, o.Dial, o.Chance = buffer, s.netDial(), s.o.Chance
+		o.Buffer, o.Shared, o.Dial, o.Chance = max(buffer/2, minBuffer), s.shared, s.netDial(), s.o.Chance
 		stream, err := kinesis.New(o, s.runner)
 		if err != nil {
 			return nil, fmt.Errorf("sink %s/%s: %w", set.Tenant, set.Name, err)
@@ -101,10 +101,14 @@ func kinesisOptions(k *tenants.KinesisSink, rules tenants.Egress) kinesis.Option
 }
 
 // streamBuffer is how many bytes may wait in one stream sink: an eighth of the
-// memory budget shared among all of them.
+// memory budget shared among all of them. Kinesis sinks have half of it each,
+// and the other halves together.
 func (s *Service) streamBuffer() int {
-	return int(min(max(s.cfg.Memory/8/int64(max(s.steward.streams, 1)), 32<<10), 1<<20))
+	return int(min(max(s.cfg.Memory/8/int64(max(s.steward.streams, 1)), minBuffer), 1<<20))
 }
+
+// minBuffer is what a stream sink has, however many there are.
+const minBuffer = 32 << 10
 
 // framer is how an emitter's lines go on the wire; nil: as they are.
 func framer(e *tenants.EmitterSink) (func(dst, lines []byte) []byte, error) {

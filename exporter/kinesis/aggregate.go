@@ -1,8 +1,10 @@
 package kinesis
 
 import (
+	"bytes"
 	"crypto/md5"
 	"encoding/binary"
+	"hash/maphash"
 	"math/big"
 )
 
@@ -38,18 +40,23 @@ const (
 func appendAggregate(dst []byte, recs []*record) []byte {
 	dst = append(dst, magic...)
 	at := len(dst)
-	index := make(map[string]uint64, len(recs))
-	for _, r := range recs {
-		if _, ok := index[string(r.key)]; !ok {
-			index[string(r.key)] = uint64(len(index))
+	index := make(map[uint64]uint64, len(recs)) // by the key's hash: no string of it is made
+	keys, keyOf := make([][]byte, 0, len(recs)), make([]uint64, len(recs))
+	for i, r := range recs {
+		h := maphash.Bytes(seed, r.key)
+		n, ok := index[h]
+		if !ok || !bytes.Equal(keys[n], r.key) { // of two with one hash, the last is found again
+			n = uint64(len(keys))
+			index[h], keys = n, append(keys, r.key)
 			dst = append(dst, tagKeys)
 			dst = appendBytes(dst, r.key)
 		}
+		keyOf[i] = n
 	}
 	dst = append(dst, tagHashes)
 	dst = appendBytes(dst, cellStarts[recs[0].slot])
-	for _, r := range recs {
-		key := index[string(r.key)]
+	for i, r := range recs {
+		key := keyOf[i]
 		n := 1 + varintLen(key) + 2 + 1 + varintLen(uint64(len(r.line))) + len(r.line)
 		dst = append(dst, tagRecords)
 		dst = binary.AppendUvarint(dst, uint64(n))
@@ -93,13 +100,20 @@ func cellOf(key []byte) byte { return md5.Sum(key)[0] }
 // grid is what the service's answers told of which shard holds which cell.
 // Cells of one shard are packed together; a cell that was never answered for
 // is packed alone. So nothing but PutRecords has to be allowed.
-type grid struct{ shard [cells]string }
+type grid struct {
+	shard [cells]string
+	known bool // some of it
+}
+
+// scouts are how many units a call has while nothing is known: those that
+// follow are packed by what these learned.
+const scouts = 16
 
 // learn takes in where a cell's record went. One that moved says that the
 // shard was split or merged: its other cells are asked for anew.
 func (g *grid) learn(cell uint64, shard string) {
 	old := g.shard[cell]
-	if old == shard {
+	if old == shard || shard == "" {
 		return
 	}
 	if old != "" {
@@ -109,7 +123,18 @@ func (g *grid) learn(cell uint64, shard string) {
 			}
 		}
 	}
-	g.shard[cell] = shard
+	// A shard has one stretch of the hash space, and another has another name:
+	// what lies between two of its cells is its, too.
+	first, last := int(cell), int(cell)
+	for i := range g.shard {
+		if g.shard[i] == shard {
+			first, last = min(first, i), max(last, i)
+		}
+	}
+	for i := first; i <= last; i++ {
+		g.shard[i] = shard
+	}
+	g.known = true
 }
 
 // pack orders records of one call by the units that they make, in the order in
@@ -119,6 +144,9 @@ func (g *grid) pack(recs []*record, most int) (packed []*record, ends []int) {
 	type unit struct {
 		recs []*record
 		size int
+	}
+	if !g.known {
+		most = min(most, scouts)
 	}
 	var units []*unit
 	open := map[string]*unit{}

@@ -3,7 +3,7 @@ package kinesis
 import (
 	"encoding/base64"
 	"encoding/json"
-	"slices"
+	"math/bits"
 	"sync"
 )
 
@@ -30,17 +30,45 @@ const (
 	maxCalls = 4
 )
 
-// bodies recycles the buffers of calls.
-var bodies = sync.Pool{New: func() any { return new(buffers) }}
+// memory is bytes that are used again, in sizes of 1 KiB, 2 KiB … 8 MiB, a pool
+// of each: one of all sizes would have small calls hold large buffers, and
+// large ones grow small ones.
+var memory [14]sync.Pool
 
-type buffers struct{ body, packed []byte }
+const leastMemory = 1 << 10
+
+// memoryClass is the size that holds n bytes; len(memory) where none does.
+func memoryClass(n int) int {
+	return min(bits.Len(uint(max(n-1, 0)/leastMemory)), len(memory))
+}
+
+// newBytes is no bytes, with room for n.
+func newBytes(n int) *[]byte {
+	c := memoryClass(n)
+	if c < len(memory) {
+		if b, ok := memory[c].Get().(*[]byte); ok {
+			return b
+		}
+		n = leastMemory << c
+	}
+	b := make([]byte, 0, n)
+	return &b
+}
+
+// freeBytes has b used again: nobody may hold any of it any more.
+func freeBytes(b *[]byte) {
+	if c := memoryClass(cap(*b)); c < len(memory) && cap(*b) == leastMemory<<c {
+		*b = (*b)[:0]
+		memory[c].Put(b)
+	}
+}
 
 // call sends a batch.
 func (s *Sink) call(b *batch) ([]result, error) {
-	buf := bodies.Get().(*buffers)
-	defer bodies.Put(buf)
-	buf.body, buf.packed = b.appendBody(buf.body[:0], s.o.Stream, buf.packed)
-	return s.service.put(s.ctx, buf.body, b.units())
+	body := newBytes(b.bodySize(s.o.Stream))
+	defer freeBytes(body)
+	*body = b.appendBody(*body, s.o.Stream)
+	return s.service.put(s.ctx, *body, b.units())
 }
 
 // batch is one call: units of one or more records each, every unit a record of
@@ -73,8 +101,9 @@ func (b *batch) unit(i int) []*record {
 
 // appendBody builds the body of a PutRecords request as the SDK's serializer
 // does, without its detour through values: it costs a third.
-func (b *batch) appendBody(dst []byte, stream string, packed []byte) ([]byte, []byte) {
-	dst = slices.Grow(dst, b.bodySize(stream)) // at once: growing by and by copies it all over again
+func (b *batch) appendBody(dst []byte, stream string) []byte {
+	packed := newBytes(maxAggregate)
+	defer freeBytes(packed)
 	dst = append(dst, `{"Records":[`...)
 	for i := range b.units() {
 		if i > 0 {
@@ -83,8 +112,8 @@ func (b *batch) appendBody(dst []byte, stream string, packed []byte) ([]byte, []
 		u := b.unit(i)
 		data := u[0].line
 		if len(u) > 1 {
-			packed = appendAggregate(packed[:0], u)
-			data = packed
+			*packed = appendAggregate((*packed)[:0], u)
+			data = *packed
 		}
 		dst = append(dst, `{"Data":"`...)
 		dst = base64.StdEncoding.AppendEncode(dst, data)
@@ -98,7 +127,7 @@ func (b *batch) appendBody(dst []byte, stream string, packed []byte) ([]byte, []
 	}
 	dst = append(dst, `],"StreamName":`...)
 	dst = appendString(dst, []byte(stream))
-	return append(dst, '}'), packed
+	return append(dst, '}')
 }
 
 // bodySize is about how long the body becomes.
@@ -124,4 +153,143 @@ func appendString(dst, s []byte) []byte {
 	dst = append(dst, '"')
 	dst = append(dst, s...)
 	return append(dst, '"')
+}
+
+// readResults reads the answer to a call of n records as the service writes
+// it: no other members than these, strings of plain ASCII. It reads nothing
+// that is no JSON; for what else it refuses (not ok) there is the SDK.
+func readResults(answer []byte, n int) (rs []result, ok bool) {
+	c := cursor(answer)
+	rs = make([]result, 0, n)
+	shards := map[string]string{} // each name once
+	listed := false
+	ok = c.object(func(name []byte) bool {
+		switch string(name) {
+		case "FailedRecordCount":
+			return c.number()
+		case "EncryptionType":
+			_, ok := c.text()
+			return ok
+		case "Records":
+			again := listed
+			listed = true
+			return !again && c.list(func() bool {
+				r, ok := c.result(shards)
+				rs = append(rs, r)
+				return ok
+			})
+		}
+		return false
+	})
+	if !ok || !listed || !c.end() {
+		return nil, false
+	}
+	return rs, true
+}
+
+// cursor is what is left to read of a JSON text. Its methods read a part, with
+// the white space before it; false: it is not there, or not in plain ASCII.
+type cursor []byte
+
+// result reads what became of one record.
+func (c *cursor) result(shards map[string]string) (r result, ok bool) {
+	numbered, failed := false, false
+	ok = c.object(func(name []byte) bool {
+		v, ok := c.text()
+		switch string(name) {
+		case "SequenceNumber":
+			numbered = true
+		case "ShardId":
+			if _, known := shards[string(v)]; !known {
+				shards[string(v)] = string(v)
+			}
+			r.shard = shards[string(v)]
+		case "ErrorCode":
+			failed, r.code = true, string(v)
+		case "ErrorMessage":
+			r.message = string(v)
+		default:
+			return false
+		}
+		return ok
+	})
+	r.stored = numbered && !failed
+	return r, ok
+}
+
+// object has value read the value of each member of an object.
+func (c *cursor) object(value func(name []byte) bool) bool {
+	return c.each('{', '}', func() bool {
+		name, ok := c.text()
+		return ok && c.is(':') && value(name)
+	})
+}
+
+// list has element read each element of a list.
+func (c *cursor) list(element func() bool) bool { return c.each('[', ']', element) }
+
+func (c *cursor) each(open, end byte, one func() bool) bool {
+	if !c.is(open) {
+		return false
+	}
+	if c.is(end) {
+		return true
+	}
+	for one() {
+		if !c.is(',') {
+			return c.is(end)
+		}
+	}
+	return false
+}
+
+// text reads a string that has nothing escaped.
+func (c *cursor) text() ([]byte, bool) {
+	if !c.is('"') {
+		return nil, false
+	}
+	for i, b := range *c {
+		switch {
+		case b == '"':
+			s := (*c)[:i]
+			*c = (*c)[i+1:]
+			return s, true
+		case b < ' ' || b > '~' || b == '\\':
+			return nil, false
+		}
+	}
+	return nil, false
+}
+
+// number reads digits.
+func (c *cursor) number() bool {
+	c.space()
+	n := 0
+	for n < len(*c) && (*c)[n] >= '0' && (*c)[n] <= '9' {
+		n++
+	}
+	ok := n == 1 || n > 1 && n < 10 && (*c)[0] != '0'
+	*c = (*c)[n:]
+	return ok
+}
+
+// is reads one character, if that is next.
+func (c *cursor) is(b byte) bool {
+	c.space()
+	if len(*c) == 0 || (*c)[0] != b {
+		return false
+	}
+	*c = (*c)[1:]
+	return true
+}
+
+func (c *cursor) end() bool {
+	c.space()
+	return len(*c) == 0
+}
+
+func (c *cursor) space() {
+	for len(*c) > 0 && ((*c)[0] == ' ' || (*c)[0] == '\n' || (*c)[0] == '\r' || (*c)[0] == '\t') {
+		*c = (*c)[1:]
+	}
 }

@@ -109,12 +109,12 @@ func (c *checking) stream(ctx context.Context) check.Step {
 func (c *checking) write(ctx context.Context) check.Step {
 	s := newSink(c.o, nil, c.client)
 	defer s.cancel()
-	recs := s.split(&segment{data: c.line})
+	recs := s.split(&segment{data: &c.line})
 	b := &batch{}
 	for i := range recs {
 		b.recs = append(b.recs, &recs[i])
 	}
-	body, _ := b.appendBody(nil, c.o.Stream, nil)
+	body := b.appendBody(nil, c.o.Stream)
 	results, err := c.client.put(ctx, body, b.units())
 	switch {
 	case err != nil:

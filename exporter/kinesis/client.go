@@ -7,8 +7,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"reflect"
 	"sync"
 	"syscall"
 	"time"
@@ -22,6 +24,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go"
+	smithyendpoints "github.com/aws/smithy-go/endpoints"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
@@ -53,27 +57,37 @@ func (c *client) put(ctx context.Context, body []byte, n int) ([]result, error) 
 		return nil, err
 	}
 	// What is left of a connection that broke may still read the body.
-	lent := lend(body)
-	defer lent.takeBack()
-	ctx = context.WithValue(ctx, bodyKey{}, lent)
-	out, err := sdk.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: &c.o.Stream, Records: []types.PutRecordsRequestEntry{}}, withOwnBody)
+	x := &exchange{body: lend(body), n: n}
+	defer x.body.takeBack()
+	out, err := sdk.PutRecords(x.in(ctx), &kinesis.PutRecordsInput{StreamName: &c.o.Stream, Records: []types.PutRecordsRequestEntry{}}, byExchange)
 	if err != nil {
 		c.doubt(err)
 		return nil, err
 	}
-	if len(out.Records) != n {
-		return nil, fmt.Errorf("%w: %d of %d", errShort, len(out.Records), n)
+	rs := x.results
+	if rs == nil {
+		rs = resultsOf(out.Records)
 	}
-	rs := make([]result, n)
-	for i := range out.Records {
-		e := &out.Records[i]
-		rs[i] = result{stored: e.ErrorCode == nil && e.SequenceNumber != nil, shard: aws.ToString(e.ShardId),
-			code: aws.ToString(e.ErrorCode), message: aws.ToString(e.ErrorMessage)}
-		if !rs[i].stored && rs[i].shard == "" {
-			rs[i].shard = shardName.FindString(rs[i].message)
+	if len(rs) != n {
+		return nil, fmt.Errorf("%w: %d of %d", errShort, len(rs), n)
+	}
+	for i := range rs {
+		if r := &rs[i]; !r.stored && r.shard == "" {
+			r.shard = shardName.FindString(r.message)
 		}
 	}
 	return rs, nil
+}
+
+// resultsOf are the results of an answer that the SDK decoded.
+func resultsOf(es []types.PutRecordsResultEntry) []result {
+	rs := make([]result, len(es))
+	for i := range es {
+		e := &es[i]
+		rs[i] = result{stored: e.ErrorCode == nil && e.SequenceNumber != nil, shard: aws.ToString(e.ShardId),
+			code: aws.ToString(e.ErrorCode), message: aws.ToString(e.ErrorMessage)}
+	}
+	return rs
 }
 
 // doubt forgets the SDK's client where its identity may be what is wrong: the
@@ -141,11 +155,36 @@ func (c *client) connect(ctx context.Context) (*kinesis.Client, error) {
 	}
 	c.sdk = kinesis.NewFromConfig(cfg, func(o *kinesis.Options) {
 		o.HTTPClient, o.Credentials = web, marked{identity}
+		o.EndpointResolverV2 = &lastEndpoint{rules: o.EndpointResolverV2}
 		if c.o.Endpoint != "" {
 			o.BaseEndpoint = &c.o.Endpoint
 		}
 	})
 	return c.sdk, nil
+}
+
+// lastEndpoint asks the SDK's rules only where it is asked for another endpoint
+// than last time: they take more stack than a call's goroutine has.
+type lastEndpoint struct {
+	rules kinesis.EndpointResolverV2
+
+	mu     sync.Mutex
+	params *kinesis.EndpointParameters // nil: none was asked for
+	at     smithyendpoints.Endpoint
+}
+
+// ResolveEndpoint is kinesis.EndpointResolverV2's.
+func (l *lastEndpoint) ResolveEndpoint(ctx context.Context, params kinesis.EndpointParameters) (smithyendpoints.Endpoint, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.params != nil && reflect.DeepEqual(*l.params, params) {
+		return l.at, nil
+	}
+	at, err := l.rules.ResolveEndpoint(ctx, params)
+	if err == nil {
+		l.params, l.at = &params, at
+	}
+	return at, err
 }
 
 // chain is the SDK's default chain of credentials, walked anew each time: the
@@ -167,18 +206,6 @@ func (c chain) Retrieve(ctx context.Context) (aws.Credentials, error) {
 		k.CanExpire, k.Expires = true, time.Now().Add(reread)
 	}
 	return k, err
-}
-
-// withOwnBody is for calls of PutRecords.
-func withOwnBody(o *kinesis.Options) { o.APIOptions = append(o.APIOptions, useOwnBody) }
-
-func useOwnBody(stack *middleware.Stack) error {
-	if _, err := stack.Serialize.Swap(ownBody{}.ID(), ownBody{}); err != nil {
-		return err
-	}
-	// ownBody says what the body's hash is: the SDK would read the body for it.
-	_, err := stack.Finalize.Remove((&v4.ComputePayloadSHA256{}).ID())
-	return err
 }
 
 // transport is the SDK's with the egress rules, and with a bound on how long
@@ -221,11 +248,37 @@ func (m marked) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	return k, nil
 }
 
-// bodyKey is where a call's context carries its body.
-type bodyKey struct{}
+// exchange is what a call of PutRecords carries past the SDK in its context.
+type exchange struct {
+	body *lent
+	n    int // records in it
+	// results are what was answered; nil where the SDK decoded it.
+	results []result
+}
+
+type exchangeKey struct{}
+
+func (x *exchange) in(ctx context.Context) context.Context {
+	return context.WithValue(ctx, exchangeKey{}, x)
+}
+
+// byExchange has a call of PutRecords send and answer its context's exchange.
+func byExchange(o *kinesis.Options) {
+	o.APIOptions = append(o.APIOptions, useOwnBody)
+	o.Protocol = ownAnswer{o.Protocol}
+}
+
+func useOwnBody(stack *middleware.Stack) error {
+	if _, err := stack.Serialize.Swap(ownBody{}.ID(), ownBody{}); err != nil {
+		return err
+	}
+	// ownBody says what the body's hash is: the SDK would read the body for it.
+	_, err := stack.Finalize.Remove((&v4.ComputePayloadSHA256{}).ID())
+	return err
+}
 
 // ownBody stands in for the SDK's serializer of PutRecords: the same request
-// (a test compares them), with the body that the context carries.
+// (a test compares them), with the exchange's body.
 type ownBody struct{}
 
 // ID is the name under which it replaces the SDK's.
@@ -234,7 +287,7 @@ func (ownBody) ID() string { return "OperationSerializer" }
 // HandleSerialize sets method, path, headers and body of the request.
 func (ownBody) HandleSerialize(ctx context.Context, in middleware.SerializeInput, next middleware.SerializeHandler) (out middleware.SerializeOutput, md middleware.Metadata, err error) {
 	req, ok := in.Request.(*smithyhttp.Request)
-	body, there := ctx.Value(bodyKey{}).(*lent)
+	x, there := ctx.Value(exchangeKey{}).(*exchange)
 	if !ok || !there {
 		return out, md, fmt.Errorf("serialize PutRecords: unexpected request %T, body given: %v", in.Request, there)
 	}
@@ -244,11 +297,39 @@ func (ownBody) HandleSerialize(ctx context.Context, in middleware.SerializeInput
 	}
 	req.Header.Set("X-Amz-Target", "Kinesis_20131202.PutRecords")
 	req.Header.Set("Content-Type", "application/x-amz-json-1.1")
-	if req, err = req.SetStream(body); err != nil {
+	if req, err = req.SetStream(x.body); err != nil {
 		return out, md, fmt.Errorf("serialize PutRecords: %w", err)
 	}
 	in.Request = req
-	return next.HandleSerialize(v4.SetPayloadHash(ctx, body.hash), in)
+	return next.HandleSerialize(v4.SetPayloadHash(ctx, x.body.hash), in)
+}
+
+// ownAnswer is the SDK's protocol, but for answers of PutRecords that look as
+// they always do: those are read without an object for each of their strings.
+type ownAnswer struct{ smithyhttp.ClientProtocol }
+
+// answers recycles the buffers in which answers are read.
+var answers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// DeserializeResponse leaves results in the exchange; failures, and what it
+// cannot read, are the SDK's to tell.
+func (p ownAnswer) DeserializeResponse(ctx context.Context, op *smithy.OperationSchema, ts *smithy.TypeRegistry, resp *smithyhttp.Response, out smithy.Deserializable) error {
+	x, ok := ctx.Value(exchangeKey{}).(*exchange)
+	if !ok || resp.StatusCode != http.StatusOK {
+		return p.ClientProtocol.DeserializeResponse(ctx, op, ts, resp, out)
+	}
+	buf := answers.Get().(*bytes.Buffer)
+	defer answers.Put(buf)
+	buf.Reset()
+	if _, err := buf.ReadFrom(resp.Body); err != nil {
+		return &smithy.DeserializationError{Err: err}
+	}
+	if x.results, ok = readResults(buf.Bytes(), x.n); ok {
+		return nil
+	}
+	again := *resp.Response
+	again.Body = io.NopCloser(bytes.NewReader(buf.Bytes()))
+	return p.ClientProtocol.DeserializeResponse(ctx, op, ts, &smithyhttp.Response{Response: &again}, out)
 }
 
 // lent is a body whose bytes belong to somebody else again once the call is

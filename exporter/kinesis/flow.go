@@ -3,6 +3,7 @@ package kinesis
 import (
 	"cmp"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -16,9 +17,12 @@ type flow struct {
 	flight []*segment
 	// pending holds the records to be sent, in the order offered.
 	pending  []*record
+	chosen   []*record // memory for what could go now; empty between picks
 	no       uint64
 	buffered int
+	borrowed int  // of the shared room
 	short    bool // an Offer was refused for want of room
+	crowded  int  // what was buffered then
 	calls    int  // under way
 	// busy holds the slots of which a record is under way; with ordered only.
 	busy map[uint64]bool
@@ -100,7 +104,7 @@ func (s *Sink) wakeAt(when, now time.Time) {
 // now, look again at when.
 func (s *Sink) pick(now time.Time) (b *batch, when time.Time) {
 	atOnce := maxCalls
-	if s.failures > 0 || s.most < maxRecords {
+	if s.failures > 0 || s.most < maxRecords || s.grid != nil && !s.grid.known {
 		atOnce = 1
 	}
 	if len(s.pending) == 0 || s.calls >= atOnce {
@@ -110,16 +114,19 @@ func (s *Sink) pick(now time.Time) (b *batch, when time.Time) {
 		return nil, s.until
 	}
 	c := s.candidates(now)
-	b = &batch{recs: c.recs}
+	defer clear(c.recs)
 	switch {
 	case len(c.bad) > 0:
 		b = &batch{recs: c.bad, refuse: true}
 	case len(c.recs) == 0:
 		return nil, c.when
-	case !c.full && !c.again && !s.short && len(s.flushers) == 0 && now.Before(c.recs[0].seg.offered.Add(s.o.Tuning.Linger)):
-		return nil, earlier(c.when, c.recs[0].seg.offered.Add(s.o.Tuning.Linger))
+	case !c.full && !c.again && !s.pressed() && now.Before(c.recs[0].seg.due):
+		return nil, earlier(c.when, c.recs[0].seg.due)
 	case s.grid != nil:
+		b = &batch{}
 		b.recs, b.ends = s.grid.pack(c.recs, s.most)
+	default:
+		b = &batch{recs: slices.Clone(c.recs)}
 	}
 	for _, r := range b.recs {
 		r.taken = true
@@ -133,6 +140,12 @@ func (s *Sink) pick(now time.Time) (b *batch, when time.Time) {
 	}
 	s.pending = slices.DeleteFunc(s.pending, func(r *record) bool { return r.taken })
 	return b, time.Time{}
+}
+
+// pressed: no call waits to be filled. Where there is no room for more, what
+// is left goes at once only if no answer is due that will make room.
+func (s *Sink) pressed() bool {
+	return len(s.flushers) > 0 || s.short && s.calls == 0
 }
 
 // chosen is what could go now.
@@ -150,6 +163,7 @@ func (s *Sink) candidates(now time.Time) (c chosen) {
 		blocked = map[uint64]bool{}
 	}
 	size := 0
+	c.recs = s.chosen[:0]
 	for _, r := range s.pending {
 		if r.bad != "" {
 			c.bad = append(c.bad, r)
@@ -176,6 +190,7 @@ func (s *Sink) candidates(now time.Time) (c chosen) {
 		size += r.size()
 		c.recs = append(c.recs, r)
 	}
+	s.chosen = c.recs
 	return c
 }
 
@@ -208,6 +223,7 @@ func (s *Sink) giveBack(recs []*record) {
 // send makes a call and takes in what came of it.
 func (s *Sink) send(b *batch) {
 	defer s.wg.Done()
+	growStack()
 	var results []result
 	var err error
 	if b.refuse {
@@ -243,6 +259,15 @@ func (s *Sink) send(b *batch) {
 		s.answered(b, results)
 	}
 	s.kick()
+}
+
+// growStack makes the goroutine's stack as large as the SDK's layers need, while
+// there is nothing on it: growing by and by moves each layer's frame again.
+//
+//go:noinline
+func growStack() {
+	var room [20 << 10]byte
+	runtime.KeepAlive(&room)
 }
 
 // refuse puts what will never be taken into the quarantine.
@@ -438,15 +463,17 @@ func (s *Sink) confirm() {
 	n := 0
 	var segs []lane.Segment
 	for ; n < len(s.flight) && s.flight[n].left == 0; n++ {
-		s.buffered -= len(s.flight[n].data)
+		s.buffered -= len(*s.flight[n].data)
+		freeBytes(s.flight[n].data) // none of its records is pending or in a call
 		segs = append(segs, s.flight[n].Segment)
 	}
 	if n == 0 {
 		return
 	}
 	s.flight = slices.Delete(s.flight, 0, n)
+	s.repay(s.buffered)
 	s.to.Confirmed(segs)
-	if s.short && s.buffered <= s.o.Buffer/2 {
+	if s.short && s.buffered <= s.crowded/2 {
 		s.short = false
 		s.to.Room(s.stream)
 	}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,6 +42,8 @@ type Options struct {
 	Ordered, Aggregate bool
 	// Buffer is how many bytes of lines are held until they are stored; 0 is 1 MiB.
 	Buffer int
+	// Shared is room beyond Buffer, up to 1 MiB, for whichever sink needs it; nil: none.
+	Shared *Room
 	// Control judges every address before it is connected to; nil: all are fine.
 	Control func(network, address string, c syscall.RawConn) error
 	// Dial connects in place of net.Dialer, and past Control; nil: that.
@@ -153,7 +156,9 @@ func (s *Sink) Offer(lines []byte, g lane.Segment) bool {
 	if !s.reserve(len(lines)) {
 		return false
 	}
-	seg := &segment{Segment: g, data: append([]byte(nil), lines...), offered: time.Now()}
+	data := newBytes(len(lines))
+	*data = append(*data, lines...)
+	seg := &segment{Segment: g, data: data, due: time.Now().Add(s.o.Tuning.Linger)}
 	recs := s.split(seg)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,14 +189,61 @@ func (s *Sink) reserve(n int) bool {
 	if s.suspects > 0 { // what proves the stream to be well must get in
 		room += 1 << 20
 	}
-	if s.buffered > 0 && s.buffered+n > room {
-		s.short = true
+	if s.buffered > 0 && s.buffered+n > room && !s.borrow(s.buffered+n) {
+		s.short, s.crowded = true, s.buffered
 		s.kick()
 		return false
 	}
 	s.buffered += n
 	return true
 }
+
+// maxBuffer is how many bytes one sink may hold with shared room: about what
+// two calls carry, one under way and one that fills.
+const maxBuffer = 1 << 20
+
+// borrow has shared room for what is to be held beyond Buffer.
+func (s *Sink) borrow(held int) bool {
+	// promise: a stream in trouble takes no more of what all share.
+	if s.o.Shared == nil || held > maxBuffer || s.failures > 0 || s.dry > 0 || s.most < maxRecords {
+		return false
+	}
+	more := max(held-s.o.Buffer-s.borrowed, 0)
+	if !s.o.Shared.take(more) {
+		return false
+	}
+	s.borrowed += more
+	return true
+}
+
+// repay gives back what is not needed any more for what is held.
+func (s *Sink) repay(held int) {
+	if less := s.borrowed - max(held-s.o.Buffer, 0); less > 0 {
+		s.o.Shared.give(less)
+		s.borrowed -= less
+	}
+}
+
+// Room is memory that sinks share: nobody's own, so that the few that have
+// most to send fill their calls.
+type Room struct{ free atomic.Int64 }
+
+// NewRoom makes room for so many bytes.
+func NewRoom(bytes int64) *Room {
+	r := &Room{}
+	r.free.Store(bytes)
+	return r
+}
+
+func (r *Room) take(n int) bool {
+	if r.free.Add(-int64(n)) >= 0 {
+		return true
+	}
+	r.give(n)
+	return false
+}
+
+func (r *Room) give(n int) { r.free.Add(int64(n)) }
 
 // Restore is lane.StreamSink's. Nothing is read here without being stored, so
 // what a former life left unconfirmed is to be offered again.
@@ -234,6 +286,7 @@ func (s *Sink) Close() error {
 		f.done <- fmt.Errorf("flush Kinesis stream %s: the sink was closed", s.o.Stream)
 	}
 	s.flushers, s.flight, s.pending = nil, nil, nil
+	s.repay(0)
 	s.mu.Unlock()
 	s.wg.Wait()
 	s.service.close()

@@ -99,10 +99,19 @@ func TestGridLearns(t *testing.T) {
 		}
 		return rs
 	}
-	if _, ends := g.pack(recs(), maxRecords); len(ends) != cells {
-		t.Errorf("%d records while nothing is known, want one for each of %d cells", len(ends), cells)
+	if packed, ends := g.pack(recs(), maxRecords); len(ends) != scouts || len(packed) != 3*scouts {
+		t.Errorf("%d events in %d records while nothing is known, want those of %d cells", len(packed), len(ends), scouts)
 	}
-	for i := range uint64(cells) {
+	g.learn(7, "")
+	g.learn(90, "shard0")
+	g.learn(10, "shard0")
+	if g.shard[9] != "" || g.shard[11] != "shard0" || g.shard[89] != "shard0" || g.shard[91] != "" {
+		t.Errorf("between two cells of a shard: %q", g.shard)
+	}
+	if _, ends := g.pack(recs(), maxRecords); len(ends) != 1+cells-81 {
+		t.Errorf("%d records, want one for the shard and one for each of %d unknown cells", len(ends), cells-81)
+	}
+	for _, i := range []uint64{0, 255, 128, 127} {
 		g.learn(i, fmt.Sprint("shard", i/128))
 	}
 	if packed, ends := g.pack(recs(), maxRecords); len(ends) != 2 || len(packed) != 600 {
@@ -130,5 +139,26 @@ func TestOptions(t *testing.T) {
 	}
 	if err := stream.Sink.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestIndexIsBytesIndex(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		letters := rapid.SampledFrom([]byte(`ab"":,`))
+		line := rapid.SliceOfN(letters, 0, 40).Draw(rt, "line")
+		name := member(rapid.StringMatching(`[ab]{0,3}`).Draw(rt, "name"))
+		if got, want := index(line, name), bytes.Index(line, name); got != want {
+			rt.Errorf("%q in %q: %d, want %d", name, line, got, want)
+		}
+	})
+}
+
+func BenchmarkPartitionKey(b *testing.B) {
+	line := []byte(`{"schema":"mitigation/1","event_id":"gen-1-1","tenant_id":"t0010","source":"netacea","source_instance":"w-9067","vendor_version":"6.0.13","integration":"cloudflare","kind":"mitigation","event_time":1795995994033,"time_precision":"ms","request_id":"ab969e5c3f788efc","action":"block","disposition":"blocked","enforced":true,"mode":"mitigate","action_raw":"ip_blocked","codes_raw":"210","match_on":"ip","severity":2,"client_ip":"203.0.113.45","client_port":26690}`)
+	s := newSink(Options{Stream: "s", PartitionKey: "client_ip"}, nil, nil)
+	for b.Loop() {
+		if len(s.partitionKey(line)) != 12 {
+			b.Fatal("not found")
+		}
 	}
 }

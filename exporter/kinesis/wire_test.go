@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -25,6 +26,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	smithyendpoints "github.com/aws/smithy-go/endpoints"
 	"pgregory.net/rapid"
 
 	"datasync/exporter/lane"
@@ -68,7 +70,7 @@ func TestBodyIsTheSDKs(t *testing.T) {
 			}
 			entries = append(entries, e)
 		}
-		body, _ := b.appendBody(nil, "my.stream", nil)
+		body := b.appendBody(nil, "my.stream")
 		c := &catcher{}
 		sdk := kinesis.New(kinesis.Options{Region: "eu-west-1", HTTPClient: c, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")})
 		in := &kinesis.PutRecordsInput{StreamName: aws.String("my.stream"), Records: entries}
@@ -76,8 +78,8 @@ func TestBodyIsTheSDKs(t *testing.T) {
 			rt.Fatal(err)
 		}
 		in.Records = []types.PutRecordsRequestEntry{}
-		ctx := context.WithValue(context.Background(), bodyKey{}, lend(body))
-		if _, err := sdk.PutRecords(ctx, in, func(o *kinesis.Options) { o.APIOptions = append(o.APIOptions, useOwnBody) }); err != nil {
+		x := &exchange{body: lend(body), n: b.units()}
+		if _, err := sdk.PutRecords(x.in(context.Background()), in, byExchange); err != nil {
 			rt.Fatal(err)
 		}
 		var theirs, ours any
@@ -121,7 +123,7 @@ func (s *seen) signature(t *rapid.T) string {
 }
 
 // identity gives the SDK keys and nothing else of this machine's.
-func identity(t *testing.T) {
+func identity(t testing.TB) {
 	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "",
 		"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": t.TempDir() + "/none", "AWS_SHARED_CREDENTIALS_FILE": t.TempDir() + "/none",
 		"AWS_PROFILE": "", "AWS_REGION": "", "AWS_DEFAULT_REGION": "", "AWS_CONTAINER_CREDENTIALS_FULL_URI": "", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": ""} {
@@ -395,6 +397,38 @@ func TestKeysAreReadBeforeTheyFail(t *testing.T) {
 	}
 }
 
+// An endpoint is resolved once, and again where another is asked for; a failure
+// is not kept.
+func TestLastEndpoint(t *testing.T) {
+	asked := 0
+	l := &lastEndpoint{rules: rulesFunc(func(p kinesis.EndpointParameters) (smithyendpoints.Endpoint, error) {
+		asked++
+		if p.Region == nil {
+			return smithyendpoints.Endpoint{}, fmt.Errorf("no region")
+		}
+		return smithyendpoints.Endpoint{URI: url.URL{Host: *p.Region}}, nil
+	})}
+	for i, c := range []struct {
+		region string
+		asked  int
+	}{{"", 1}, {"", 2}, {"a", 3}, {"a", 3}, {"b", 4}, {"b", 4}, {"a", 5}, {"", 6}, {"a", 6}} {
+		p := kinesis.EndpointParameters{}
+		if c.region != "" {
+			p.Region = aws.String(c.region)
+		}
+		if at, err := l.ResolveEndpoint(t.Context(), p); at.URI.Host != c.region || (err != nil) != (c.region == "") || asked != c.asked {
+			t.Errorf("%d, %q: %q, %v, asked %d times, want %d", i, c.region, at.URI.Host, err, asked, c.asked)
+		}
+	}
+}
+
+type rulesFunc func(kinesis.EndpointParameters) (smithyendpoints.Endpoint, error)
+
+// ResolveEndpoint is kinesis.EndpointResolverV2's.
+func (f rulesFunc) ResolveEndpoint(_ context.Context, p kinesis.EndpointParameters) (smithyendpoints.Endpoint, error) {
+	return f(p)
+}
+
 // A body that was taken back gives nothing away.
 func TestLentBodies(t *testing.T) {
 	l := lend([]byte("secret"))
@@ -441,11 +475,11 @@ func BenchmarkBody(b *testing.B) {
 	empty := &kinesis.PutRecordsInput{StreamName: aws.String("s"), Records: []types.PutRecordsRequestEntry{}}
 	own := func(bt *batch) func(b *testing.B) {
 		return func(b *testing.B) {
-			var body, packed []byte
+			var body []byte
 			for b.Loop() {
-				body, packed = bt.appendBody(body[:0], "s", packed)
-				ctx := context.WithValue(context.Background(), bodyKey{}, lend(body))
-				if _, err := sdk.PutRecords(ctx, empty, func(o *kinesis.Options) { o.APIOptions = append(o.APIOptions, useOwnBody) }); err != nil {
+				body = bt.appendBody(body[:0], "s")
+				x := &exchange{body: lend(body), n: bt.units()}
+				if _, err := sdk.PutRecords(x.in(context.Background()), empty, byExchange); err != nil {
 					b.Fatal(err)
 				}
 			}
