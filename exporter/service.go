@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"datasync/emitter"
+	"datasync/exporter/dir"
 	"datasync/exporter/lane"
 	"datasync/exporter/lane/spool"
 	"datasync/exporter/s3"
@@ -69,6 +70,7 @@ type Service struct {
 	alerts     *alerts.Book
 	spools     *spool.Budget
 	buckets    *s3.Clients
+	folders    *dir.Folders
 	runner     *lane.Runner
 	watcher    *tenants.Watcher
 	set        atomic.Pointer[tenants.Set]
@@ -104,7 +106,7 @@ func New(cfg *tenants.Service, o Options) (*Service, error) {
 	if url := cfg.Notify.Webhook; url != "" {
 		s.reporter.notify = newNotifier(url, newEgress(cfg.Egress), func(err error) { s.reporter.failing("tell the webhook of notify", err) })
 	}
-	for _, step := range []func() error{s.openStore, s.openBuckets, s.openTenants, s.openAlerts, s.openLanes, s.openListeners} {
+	for _, step := range []func() error{s.openStore, s.openSinks, s.openTenants, s.openAlerts, s.openLanes, s.openListeners} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
