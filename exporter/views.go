@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -79,14 +80,15 @@ func (v *views) Lanes(shards bool) []admin.LaneView {
 			sum.Shards = append(sum.Shards, one)
 		}
 	}
-	out := make([]admin.LaneView, 0, len(all))
-	for _, l := range all {
+	// With 10,000 sinks, sorting the views themselves is most of a scrape.
+	sorted := slices.SortedFunc(maps.Values(all), func(a, b *admin.LaneView) int {
+		return cmp.Or(strings.Compare(a.Tenant, b.Tenant), strings.Compare(a.Sink, b.Sink))
+	})
+	out := make([]admin.LaneView, 0, len(sorted))
+	for _, l := range sorted {
 		slices.SortFunc(l.Shards, func(a, b admin.LaneView) int { return strings.Compare(a.Shard, b.Shard) })
 		out = append(out, *l)
 	}
-	slices.SortFunc(out, func(a, b admin.LaneView) int {
-		return strings.Compare(a.Tenant+"/"+a.Sink, b.Tenant+"/"+b.Sink)
-	})
 	return out
 }
 
