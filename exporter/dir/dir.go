@@ -11,8 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -130,7 +128,12 @@ func ours(path string, d *lane.Drop) error {
 func (s *Sink) durable(dir string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.recent[:], func(r string) bool { return r == dir || strings.HasPrefix(r, dir+"/") })
+	for _, r := range s.recent {
+		if len(r) >= len(dir) && r[:len(dir)] == dir && (len(r) == len(dir) || r[len(dir)] == '/') {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Sink) forget() {

@@ -22,12 +22,13 @@ const reference = 0.95
 var head = []string{"path", "events", "events/s", "CPU s per million", "scaled", "allocations/event", "peak MB", "written", "missing", "repeated"}
 
 func (r *row) cells() []string {
-	n := float64(r.job.events)
+	events := r.job.events - r.job.source.done
+	n := float64(events)
 	written := r.job.sink.unit
 	if r.cost.written > 0 {
 		written = fmt.Sprintf("%d %s", r.cost.written, r.job.sink.unit)
 	}
-	return []string{r.name, fmt.Sprint(r.job.events), fmt.Sprintf("%.0f", n/r.cost.took.Seconds()), fmt.Sprintf("%.1f", r.cost.cpu.Seconds()*1e6/n),
+	return []string{r.name, fmt.Sprint(events), fmt.Sprintf("%.0f", n/r.cost.took.Seconds()), fmt.Sprintf("%.1f", r.cost.cpu.Seconds()*1e6/n),
 		fmt.Sprintf("%.1f", r.cost.cpu.Seconds()*1e6/n*reference/r.cost.sum), fmt.Sprintf("%.2f", r.cost.allocs/n), fmt.Sprint(r.cost.peak >> 20), written, fmt.Sprint(r.missing), fmt.Sprint(r.repeats)}
 }
 
