@@ -255,8 +255,10 @@ func (v *views) Tenant(name string) (admin.TenantView, bool) {
 
 // Ledger is admin.Views's.
 func (v *views) Ledger(tenant string) (admin.Ledger, error) {
-	var rows []admin.SinkRow
-	for _, l := range v.Lanes(false) {
+	lanes := v.Lanes(false)
+	rows := make([]admin.SinkRow, 0, len(lanes))
+	for i := range lanes {
+		l := &lanes[i]
 		if tenant == "" || l.Tenant == tenant {
 			rows = append(rows, admin.SinkRow{Tenant: l.Tenant, Sink: l.Sink, Totals: l.Totals})
 		}
