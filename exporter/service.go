@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"datasync/emitter"
+	"datasync/exporter/dir"
 	"datasync/exporter/kinesis"
 	"datasync/exporter/lane"
 	"datasync/exporter/lane/spool"
@@ -71,6 +72,7 @@ type Service struct {
 	spools     *spool.Budget
 	buckets    *s3.Clients
 	shared     *kinesis.Room // of all Kinesis sinks
+	folders    *dir.Folders
 	runner     *lane.Runner
 	watcher    *tenants.Watcher
 	set        atomic.Pointer[tenants.Set]
@@ -106,7 +108,7 @@ func New(cfg *tenants.Service, o Options) (*Service, error) {
 	if url := cfg.Notify.Webhook; url != "" {
 		s.reporter.notify = newNotifier(url, newEgress(cfg.Egress), func(err error) { s.reporter.failing("tell the webhook of notify", err) })
 	}
-	for _, step := range []func() error{s.openStore, s.openBuckets, s.openTenants, s.openAlerts, s.openLanes, s.openListeners} {
+	for _, step := range []func() error{s.openStore, s.openSinks, s.openTenants, s.openAlerts, s.openLanes, s.openListeners} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, s.close())
 		}

@@ -25,7 +25,7 @@ func (s *Service) makeSink(set *tenants.Sink, peers state.Peers) (*lane.Sink, er
 	buffer := s.streamBuffer()
 	switch {
 	case set.Dir != nil:
-		sink.Drops, sink.Place = dir.New(set.Dir.Path, s.store.ID()), set.Dir.Path
+		sink.Drops, sink.Place = s.folders.Sink(set.Dir.Path), set.Dir.Path
 	case set.S3 != nil:
 		bucket := s3.New(set.S3, s.buckets)
 		sink.Drops, sink.Prefix, sink.Place = bucket, bucket.Prefix(), bucket.Place()
@@ -129,8 +129,9 @@ func framer(e *tenants.EmitterSink) (func(dst, lines []byte) []byte, error) {
 	}, nil
 }
 
-// openBuckets makes what all S3 sinks share.
-func (s *Service) openBuckets() error {
+// openSinks makes what all S3 sinks share, and all folders.
+func (s *Service) openSinks() error {
+	s.folders = dir.NewFolders(s.store.ID())
 	s.buckets = s3.NewClients(s.store.ID(), s3.Options{Control: newEgress(s.cfg.Egress).control, Dial: s.netDial(),
 		Report: func(message string) { s.log.Warn().Msg(message) }})
 	return nil

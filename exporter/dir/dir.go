@@ -11,53 +11,26 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"datasync/exporter/lane"
 )
 
-// tmp is the folder, below the sink's, in which objects are written before
-// they are linked to their keys.
-const tmp = ".datasync-tmp"
-
-// run tells the temporary files of this process from those that earlier ones
-// left: several sinks may share a folder, and one is made while another writes.
-var run = strconv.FormatInt(time.Now().UnixNano(), 36) + "-"
-
 // Sink stores drops below a folder. It is a lane.DropSink.
 type Sink struct {
-	root string
-	own  string // prefix of this process's temporary files
-	mu   sync.Mutex
-	// made are folders known to exist and to be durable in their parents.
-	made map[string]bool
+	root    string
+	folders *Folders
+	mu      sync.Mutex
+	// recent are the folders of the last drops: they are durable, with all that
+	// are above them. Two, for shards go from one hour to the next in any order.
+	recent [2]string
 }
 
-// New makes a sink below root, which need not exist yet. journalID tells the
-// temporary files of this instance from another's: those that it left at a
-// crash are removed.
-func New(root, journalID string) *Sink {
-	s := &Sink{root: filepath.Clean(root), own: journalID + "-" + run, made: map[string]bool{}}
-	if abs, err := filepath.Abs(root); err == nil {
-		s.root = abs
-	}
-	files, err := os.ReadDir(filepath.Join(s.root, tmp))
-	if err != nil {
-		return s // nothing there, or the first Put says what is wrong
-	}
-	for _, f := range files {
-		if strings.HasPrefix(f.Name(), journalID+"-") && !strings.HasPrefix(f.Name(), s.own) {
-			_ = os.Remove(filepath.Join(s.root, tmp, f.Name())) // a nuisance at worst: no reader looks here, no key depends on it
-		}
-	}
-	return s
-}
+// New makes a sink that shares its folders with none, see Folders.Sink.
+func New(root, journalID string) *Sink { return NewFolders(journalID).Sink(root) }
 
-// Put is lane.DropSink's. Durable means: the file's bytes, then its name, then
+// Put is lane.DropSink's. Durable means: the file's bytes, then its name, and
 // every folder above it are synced.
 func (s *Sink) Put(ctx context.Context, d *lane.Drop) error {
 	if err := ctx.Err(); err != nil {
@@ -74,47 +47,54 @@ func (s *Sink) Put(ctx context.Context, d *lane.Drop) error {
 }
 
 func (s *Sink) put(path string, d *lane.Drop) error {
-	if err := s.mkdir(filepath.Dir(path)); err != nil {
+	dir := filepath.Dir(path)
+	if s.durable(dir) {
+		switch err := s.store(path, d); {
+		case errors.Is(err, fs.ErrNotExist): // a person removed it, or one above it
+			s.forget()
+		case err != nil || s.durable(dir): // else it was removed, and another drop made it anew
+			return err
+		}
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make folder %s: %w", dir, err)
+	}
+	if err := s.store(path, d); err != nil {
 		return err
 	}
-	if err := s.mkdir(filepath.Join(s.root, tmp)); err != nil {
+	return s.settle(dir)
+}
+
+// store writes the object and gives it its name, both durable on return.
+func (s *Sink) store(path string, d *lane.Drop) error {
+	err := write(path, d, func() (*object, error) { return s.folders.unnamed(filepath.Dir(path)) })
+	if errors.Is(err, errUnnamed) {
+		err = write(path, d, func() (*object, error) { return named(filepath.Join(s.root, tmp), s.folders.own) })
+	}
+	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Join(s.root, tmp), s.own)
+	return s.folders.sync(filepath.Dir(path))
+}
+
+func write(path string, d *lane.Drop, create func() (*object, error)) error {
+	o, err := create()
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer os.Remove(f.Name())
-	if err := fill(f, d); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
-	}
-	if err := f.Close(); err != nil {
+	defer o.close()
+	if err := o.fill(d); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	// promise: link does not replace: an object that is there stays as it is.
-	err = os.Link(f.Name(), path)
+	err = o.link(path)
 	if errors.Is(err, fs.ErrExist) {
 		err = ours(path, d)
 	}
 	if err != nil {
 		return fmt.Errorf("name %s: %w", path, err)
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func fill(f *os.File, d *lane.Drop) error {
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	n, err := io.Copy(f, io.NewSectionReader(d.Body, 0, d.Size))
-	if err != nil {
-		return err
-	}
-	if n != d.Size {
-		return fmt.Errorf("the object ends after %d of %d bytes: %w", n, d.Size, io.ErrUnexpectedEOF)
-	}
-	// promise: the bytes are on disk before the object has its name.
-	return f.Sync()
+	return nil
 }
 
 // ours says whether the file at path is this drop, stored before. The key
@@ -144,47 +124,45 @@ func ours(path string, d *lane.Drop) error {
 	return nil
 }
 
-// mkdir makes a folder and its parents and makes each durable in its parent.
-func (s *Sink) mkdir(dir string) error {
+// durable says whether dir is known to be durable with all above it.
+func (s *Sink) durable(dir string) bool {
 	s.mu.Lock()
-	known := s.made[dir]
-	s.mu.Unlock()
-	if known {
-		if _, err := os.Stat(dir); err == nil {
-			return nil
+	defer s.mu.Unlock()
+	for _, r := range s.recent {
+		if len(r) >= len(dir) && r[:len(dir)] == dir && (len(r) == len(dir) || r[len(dir)] == '/') {
+			return true
 		}
 	}
-	if dir != s.root && strings.HasPrefix(dir, s.root) {
-		if err := s.mkdir(filepath.Dir(dir)); err != nil {
-			return err
-		}
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("make folder %s: %w", dir, err)
-		}
-	} else if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make folder %s: %w", dir, err)
-	}
-	if err := syncDir(filepath.Dir(dir)); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.made[dir] = true
-	if len(s.made) > 4096 { // hours and days pass: what is forgotten is only made again
-		clear(s.made)
-	}
-	s.mu.Unlock()
-	return nil
+	return false
 }
 
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync folder %s: %w", dir, err)
+func (s *Sink) forget() {
+	s.mu.Lock()
+	s.recent = [2]string{}
+	s.mu.Unlock()
+	s.folders.forget(s.root)
+}
+
+// settle makes dir, and each folder above it, durable in its parent. It comes
+// after the object: what its syncs made durable, those up here need not wait for.
+func (s *Sink) settle(dir string) error {
+	for d := dir; !s.durable(d); d = filepath.Dir(d) {
+		if d == s.root {
+			if err := s.folders.settle(d); err != nil {
+				return err
+			}
+			break
+		}
+		if err := s.folders.sync(filepath.Dir(d)); err != nil {
+			return err
+		}
 	}
-	if err := f.Sync(); err != nil {
-		return errors.Join(fmt.Errorf("sync folder %s: %w", dir, err), f.Close())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.recent[0] != dir && s.recent[1] != dir {
+		s.recent = [2]string{dir, s.recent[0]}
 	}
-	return f.Close()
+	return nil
 }
 
 // classify maps what a disk says to what the lane does about it.

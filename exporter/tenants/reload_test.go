@@ -314,3 +314,30 @@ func TestABadChannelIsSaidOnce(t *testing.T) {
 		}
 	}
 }
+
+// Ten thousand files that were all written just before the start look as if
+// they might have changed since: that is found out without parsing them again.
+func TestFilesThatAreTheSameAreNotParsedAgain(t *testing.T) {
+	files := map[string]string{}
+	for i := range 50 {
+		files[fmt.Sprintf("t/t%d.yaml", i)] = fmt.Sprintf("tenant: t%d\nsinks:\n  - name: s\n    dir: {path: d}\n", i)
+	}
+	tree(t, files)
+	b := newBook("t")
+	first, ps := b.read(true)
+	if len(ps) > 0 {
+		t.Fatal(ps)
+	}
+	all := testing.AllocsPerRun(5, func() { b.read(true) })
+	same := testing.AllocsPerRun(1, func() {
+		for _, e := range b.tenants {
+			e.seen.fresh = true
+		}
+		if set, ps := b.read(false); set != first || len(ps) > 0 {
+			t.Errorf("changed by itself: %v", ps)
+		}
+	})
+	if same > all/4 {
+		t.Errorf("%.0f allocations, %.0f where all is read anew", same, all)
+	}
+}

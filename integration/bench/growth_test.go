@@ -1,6 +1,8 @@
 package bench
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -32,6 +34,72 @@ func TestBenchGrowth(t *testing.T) {
 		})
 	}
 	write(os.Stdout, b.conditions(t), rows)
+}
+
+// TestBenchLater measures what TestBenchGrowth's first drops do not show: of
+// the drops of a minute, 59 in an hour find their folders there. The first half
+// of the events is delivered before.
+func TestBenchLater(t *testing.T) {
+	b := newBed(t, scale{})
+	var rows []row
+	for _, n := range []int{1, 1000, 10_000} {
+		name := fmt.Sprintf("%d tenants: files → folder, NDJSON gzip, later drops", n)
+		t.Run(name, func(t *testing.T) {
+			b.scale = scale{tenants: n}
+			rows = append(rows, b.measure(t, path{name: name, run: datasync, from: halves, to: minutes}))
+		})
+	}
+	write(os.Stdout, b.conditions(t), rows)
+}
+
+// halves is a file whose first half is delivered before, and then the second.
+func halves(t *testing.T, b *bed, n int) source {
+	t.Helper()
+	whole, err := os.Open(b.file(n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer whole.Close()
+	lines := bufio.NewReaderSize(whole, 1<<20)
+	parts := []string{filepath.Join(t.TempDir(), "a.ndjson"), filepath.Join(t.TempDir(), "b.ndjson")}
+	for i, count := range []int{n / 2, n - n/2} {
+		copyLines(t, lines, parts[i], count)
+	}
+	appear := func(s *harness.Service, part string) {
+		if err := os.Link(part, filepath.Join(s.Dir, "in", filepath.Base(part))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return source{
+		feed: files(t, b, n).feed,
+		before: func(t *testing.T, s *harness.Service) {
+			appear(s, parts[0])
+			deliver(t, s, n/2)
+		},
+		done:  n / 2,
+		begin: func(s *harness.Service) { appear(s, parts[1]) },
+	}
+}
+
+func copyLines(t *testing.T, from *bufio.Reader, to string, n int) {
+	t.Helper()
+	f, err := os.Create(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := bufio.NewWriterSize(f, 1<<20)
+	for range n {
+		line, err := from.ReadSlice('\n')
+		if err == nil {
+			_, err = w.Write(line)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Flush(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // minutes is a folder with drops of a minute.

@@ -52,7 +52,8 @@ func datasync(t *testing.T, j job) cost {
 	began, cpu := time.Now(), s.CPU()
 	var c cost
 	profiled(t, s, func() {
-		deliver(t, s, j)
+		j.source.begin(s)
+		deliver(t, s, j.events)
 		c = cost{took: time.Since(began), cpu: s.CPU() - cpu, peak: s.PeakMemory()}
 	})
 	c.allocs = mallocs(t, s) - allocs
@@ -65,10 +66,9 @@ func datasync(t *testing.T, j job) cost {
 	return c
 }
 
-// deliver lets the work go and waits until all of it is delivered.
-func deliver(t *testing.T, s *harness.Service, j job) {
+// deliver waits until the first n events are delivered.
+func deliver(t *testing.T, s *harness.Service, n int) {
 	t.Helper()
-	j.source.begin(s)
 	flushed := false
 	whenIdle(t, s, func() bool {
 		l, ok := s.Ledger()
@@ -79,7 +79,7 @@ func deliver(t *testing.T, s *harness.Service, j job) {
 		for _, k := range l.Sinks {
 			queued += k.Queued
 		}
-		if !flushed && l.Feeds[0].Read >= int64(j.events) {
+		if !flushed && l.Feeds[0].Read >= int64(n) {
 			flushed = true
 			flush(t, s, l)
 			return queued == 0

@@ -20,8 +20,10 @@ import (
 // not measured with it.
 type source struct {
 	feed string // the feed's YAML, {dir} and {feed} as in harness.Service
-	// before is done once the service runs, and not measured.
+	// before is done once the service runs, and not measured; it delivers the
+	// first done events.
 	before func(*testing.T, *harness.Service)
+	done   int
 	// topic and broker are for programs that are not ours: the broker takes
 	// nothing until begin.
 	topic, broker string

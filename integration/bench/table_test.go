@@ -29,19 +29,22 @@ type figure struct {
 }
 
 var figures = []figure{
-	{func(r *row) float64 { return float64(r.job.events) / r.cost.took.Seconds() }, "%.0f"},
+	{func(r *row) float64 { return r.events() / r.cost.took.Seconds() }, "%.0f"},
 	{cpu, "%.1f"},
 	{func(r *row) float64 { return cpu(r) * reference / r.cost.sum }, "%.1f"},
-	{func(r *row) float64 { return r.cost.allocs / float64(r.job.events) }, "%.2f"},
+	{func(r *row) float64 { return r.cost.allocs / r.events() }, "%.2f"},
 	{func(r *row) float64 { return float64(r.cost.peak >> 20) }, "%.0f"},
 }
 
+// events are those that were measured.
+func (r *row) events() float64 { return float64(r.job.events - r.job.source.done) }
+
 // cpu is the processor time of a row in s for a million events, which is µs for one.
-func cpu(r *row) float64 { return r.cost.cpu.Seconds() * 1e6 / float64(r.job.events) }
+func cpu(r *row) float64 { return r.cost.cpu.Seconds() * 1e6 / r.events() }
 
 // cells are a row's; a peer's figures have their ratio to ours beside them.
 func (r *row) cells() []string {
-	cells := []string{r.name, fmt.Sprint(r.job.events)}
+	cells := []string{r.name, fmt.Sprint(r.events())}
 	for _, f := range figures {
 		text := fmt.Sprintf(f.format, f.of(r))
 		switch {
