@@ -127,10 +127,11 @@ func (p *partition) ours(ctx context.Context) (bool, error) {
 }
 
 // How long to wait for how much: at the end of the log the first record comes
-// at once, those behind it gather for a moment.
+// at once, those behind it gather for a moment, which is what the oldest of them
+// in a quiet partition waits (task delay: p99 61 ms; 102 with twice the wait).
 const (
 	idleWait = time.Second
-	busyWait = 100 * time.Millisecond
+	busyWait = 50 * time.Millisecond
 	busyMin  = 64 << 10
 )
 

@@ -44,7 +44,7 @@ func cpu(r *row) float64 { return r.cost.cpu.Seconds() * 1e6 / r.events() }
 
 // cells are a row's; a peer's figures have their ratio to ours beside them.
 func (r *row) cells() []string {
-	cells := []string{r.name, fmt.Sprint(r.events())}
+	cells := []string{r.name, fmt.Sprintf("%.0f", r.events())}
 	for _, f := range figures {
 		text := fmt.Sprintf(f.format, f.of(r))
 		switch {
