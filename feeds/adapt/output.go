@@ -243,7 +243,11 @@ func (o *Output) store(in *Input, index int, line, value []byte) {
 	}
 	off := len(o.Arena)
 	var a, rest []byte
-	if end := endIn(in.Value, line[:h.End]); in.Held && h.Compact && end > 0 {
+	end := 0 // in the record, of an event that need not be copied
+	if in.Held && h.Compact {
+		end = endIn(in.Value, line[:h.End])
+	}
+	if end > 0 {
 		a, rest = schemas.AppendOpening(o.Arena, h, &o.added), in.Value[end-h.End+h.Open:end+1]
 	} else {
 		a = append(schemas.AppendStored(o.Arena, line, h, &o.added), '\n')
