@@ -317,13 +317,10 @@ func New(o Options) (*Client, error) {
 func (c *Client) Offer(b []byte) (mark uint64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.closed:
+	if !c.roomLocked(len(b)) {
 		return c.marks.offered, false
-	case c.lost, c.queue.waiting > 0 && c.queue.waiting+len(b) > c.o.Buffer:
-		c.wantRoom = true
-		return c.marks.offered, false
-	case len(b) == 0:
+	}
+	if len(b) == 0 {
 		return c.marks.offered, true
 	}
 	c.queue.push(b)
@@ -333,6 +330,25 @@ func (c *Client) Offer(b []byte) (mark uint64, ok bool) {
 	}
 	c.room.Signal()
 	return c.marks.offered, true
+}
+
+// Room says whether an Offer of n bytes would be taken now; where not, and the
+// client is not closed, OnRoom will be called.
+func (c *Client) Room(n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.roomLocked(n)
+}
+
+func (c *Client) roomLocked(n int) bool {
+	if c.closed {
+		return false
+	}
+	if c.lost || c.queue.waiting > 0 && c.queue.waiting+n > c.o.Buffer {
+		c.wantRoom = true
+		return false
+	}
+	return true
 }
 
 // Flush drains now and returns nil when the peer has read everything offered

@@ -121,6 +121,13 @@ func (s *Sink) start() error {
 	return nil
 }
 
+// Room is lane.StreamSink's.
+func (s *Sink) Room(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.closed && (s.client == nil || s.client.Room(n))
+}
+
 // Offer is lane.StreamSink's.
 func (s *Sink) Offer(lines []byte, seg lane.Segment) bool {
 	s.mu.Lock()

@@ -178,13 +178,27 @@ func (s *Sink) Offer(lines []byte, g lane.Segment) bool {
 	return true
 }
 
+// Room is lane.StreamSink's.
+func (s *Sink) Room(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.closed && s.roomLocked(n)
+}
+
 // reserve takes room for n bytes. Whoever finds the buffer empty may pass its bound.
 func (s *Sink) reserve(n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed || !s.roomLocked(n) {
 		return false
 	}
+	s.buffered += n
+	return true
+}
+
+// roomLocked says whether n more bytes may be held, and borrows what that takes:
+// without them, confirm gives it back.
+func (s *Sink) roomLocked(n int) bool {
 	room := s.o.Buffer
 	if s.suspects > 0 { // what proves the stream to be well must get in
 		room += 1 << 20
@@ -194,7 +208,6 @@ func (s *Sink) reserve(n int) bool {
 		s.kick()
 		return false
 	}
-	s.buffered += n
 	return true
 }
 

@@ -262,7 +262,8 @@ func (r *Runner) turn(l *Lane) {
 	l.busy, l.again, l.wantsRoom, l.rewound = true, false, false, false
 	b := backlog{fact: l.fact, end: l.end, oldest: l.oldest, flush: l.flush}
 	if stream := l.sink.Stream; stream != nil {
-		sent, o := l.sent, offering{stream.epoch, l.fact.Read.Seq > l.fact.Pos.Seq && l.sent == l.fact.Read}
+		sent := l.sent
+		o := offering{epoch: stream.epoch, end: l.end.Bytes, restored: l.fact.Read.Seq > l.fact.Pos.Seq && l.sent == l.fact.Read}
 		r.mu.Unlock()
 		s := r.env.stepStream(r.ctx, l, sent, o)
 		r.mu.Lock()

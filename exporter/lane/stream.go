@@ -28,6 +28,8 @@ type streamed struct {
 // offering is what a turn must know of its lane from the moment it began.
 type offering struct {
 	epoch uint64
+	// end is how many bytes of its tenant the journal had.
+	end uint64
 	// restored: the peer had read up to where the turn begins, and confirmed less.
 	restored bool
 }
@@ -49,6 +51,12 @@ func (e *env) stepStream(ctx context.Context, l *Lane, sent journal.Position, o 
 		size = min(size, n)
 	}
 	for range streamTurn {
+		// What is read in vain must be read again: all lanes of a full sink are told
+		// of room at once, and each would read a chunk for the few that find some.
+		if n := int64(o.end) - int64(r.sent.Bytes); n > 0 && !l.sink.Stream.Sink.Room(int(min(n, int64(size)))) {
+			r.noRoom = true
+			return r
+		}
 		if err := l.shard.Journal.Read(l.tenant, r.sent, journal.ReadOptions{MaxBytes: size, Blocks: true}, c); err != nil {
 			r.err = fmt.Errorf("read %s of shard %s: %w", l.Key, l.shard.Name, err)
 			return r

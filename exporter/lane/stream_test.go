@@ -53,6 +53,17 @@ func (w *wire) Restore(s Segment) bool {
 	return true
 }
 
+// Room is StreamSink's. That it was there does not mean that it still is.
+func (w *wire) Room(n int) bool {
+	w.meanwhile()
+	if n > w.room && (w.calm || w.h.below(4, "room") != 0) {
+		w.wanted = true
+		return false
+	}
+	w.meanwhile()
+	return true
+}
+
 // Offer is StreamSink's.
 func (w *wire) Offer(lines []byte, s Segment) bool {
 	w.meanwhile()
