@@ -2,8 +2,10 @@ package kinesis
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"math/bits"
+	"slices"
 	"sync"
 )
 
@@ -116,7 +118,7 @@ func (b *batch) appendBody(dst []byte, stream string) []byte {
 			data = *packed
 		}
 		dst = append(dst, `{"Data":"`...)
-		dst = base64.StdEncoding.AppendEncode(dst, data)
+		dst = appendBase64(dst, data)
 		if b.ends != nil {
 			dst = append(dst, `","ExplicitHashKey":"`...)
 			dst = append(dst, cellStarts[u[0].slot]...)
@@ -129,6 +131,30 @@ func (b *batch) appendBody(dst []byte, stream string) []byte {
 	dst = appendString(dst, []byte(stream))
 	return append(dst, '}')
 }
+
+// appendBase64 appends data in base64 (RFC 4648 section 4), 6 bytes at a time
+// from a table of all pairs of letters: the library's way, byte by byte, was a
+// tenth of all that an event costs on its way to Kinesis.
+func appendBase64(dst, data []byte) []byte {
+	n := len(dst)
+	dst = slices.Grow(dst, base64.StdEncoding.EncodedLen(len(data)))
+	for out := dst[n:cap(dst)]; len(data) >= 8 && len(out) >= 8; n += 8 {
+		w := binary.BigEndian.Uint64(data)
+		binary.LittleEndian.PutUint64(out, uint64(pairs[w>>52])|uint64(pairs[w>>40%4096])<<16|
+			uint64(pairs[w>>28%4096])<<32|uint64(pairs[w>>16%4096])<<48)
+		data, out = data[6:], out[8:]
+	}
+	return base64.StdEncoding.AppendEncode(dst[:n], data)
+}
+
+// pairs are the two letters that stand for 12 bits, the first in the low byte.
+var pairs = func() (t [4096]uint16) {
+	for i := range t {
+		b := base64.StdEncoding.AppendEncode(nil, []byte{byte(i >> 4), byte(i << 4), 0})
+		t[i] = binary.LittleEndian.Uint16(b)
+	}
+	return t
+}()
 
 // bodySize is about how long the body becomes.
 func (b *batch) bodySize(stream string) int {

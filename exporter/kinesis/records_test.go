@@ -2,8 +2,10 @@ package kinesis
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -159,6 +161,27 @@ func BenchmarkPartitionKey(b *testing.B) {
 	for b.Loop() {
 		if len(s.partitionKey(line)) != 12 {
 			b.Fatal("not found")
+		}
+	}
+}
+
+func TestAppendBase64(t *testing.T) {
+	data := make([]byte, 300)
+	for i := range data {
+		data[i] = byte(rand.Uint32())
+	}
+	for n := range data {
+		for _, room := range []int{0, 1, 7, 500} { // in place, or in memory that must grow
+			got := appendBase64(append(make([]byte, 0, 2+room), "x:"...), data[:n])
+			if want := "x:" + base64.StdEncoding.EncodeToString(data[:n]); string(got) != want {
+				t.Fatalf("%d bytes, room for %d: %s, want %s", n, room, got, want)
+			}
+		}
+	}
+	for i := range 1 << 12 { // each pair of letters
+		b := []byte{byte(i >> 4), byte(i << 4), 0, 0, 0, 0, 0, 0, 0}
+		if got := string(appendBase64(nil, b)); got != base64.StdEncoding.EncodeToString(b) {
+			t.Fatalf("%03x: %s", i, got)
 		}
 	}
 }
