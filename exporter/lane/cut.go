@@ -1,11 +1,14 @@
 package lane
 
 import (
+	"strings"
+	"sync"
 	"time"
 
 	"datasync/exporter/state"
 	"datasync/exporter/tenants"
 	"datasync/feeds/journal"
+	"datasync/formats"
 )
 
 // backlog is what a drop lane has before it, as far as it knows without reading.
@@ -16,7 +19,7 @@ type backlog struct {
 	oldest int64
 	// flush: a person asked for a cut now.
 	flush bool
-	// tried is what the last attempt that found too little learned.
+	// tried is what the lane's last drop came to, or an attempt that found too little.
 	tried estimate
 }
 
@@ -95,17 +98,60 @@ func decideIdle(d *tenants.Deliver, b *backlog, now int64) decision {
 // missedTicks is how far back ticks with nothing in them are made up for, ms.
 const missedTicks = 7 * 24 * 3600_000
 
-// full guesses whether a size or count limit is reached: never later than it
-// is, and after an attempt that found too little, about when it will be.
+// full guesses whether a size or count limit is reached. Where nothing is known
+// it is early rather than late; else a little late, because an attempt that
+// finds too little costs as much as the drop.
 func full(d *tenants.Deliver, b *backlog) bool {
-	est := b.tried
+	est, margin := b.tried, 1+1.0/32
 	if est.perEvent == 0 {
-		est = estimate{perByte: 0.25, perEvent: 1}
+		est, margin = estimate{perByte: 0.25, perEvent: 1}, 1
 	}
-	if d.MaxEvents > 0 && float64(b.events())*est.perEvent >= float64(d.MaxEvents) {
-		return true
+	events, bytes := float64(b.events())*est.perEvent, float64(b.bytes())*est.perByte
+	if est.perEvent == 1 { // nothing is left out, and counting is exact
+		events *= margin
 	}
-	return d.MaxBytes > 0 && float64(b.bytes())*est.perByte >= float64(d.MaxBytes)
+	return d.MaxEvents > 0 && events >= float64(d.MaxEvents)*margin || d.MaxBytes > 0 && bytes >= float64(d.MaxBytes)*margin
+}
+
+// estimates are what drops of one format came to, for lanes that have made none
+// yet: encoded bytes per byte that passed.
+type estimates struct {
+	mu sync.Mutex
+	by map[encoded]float64
+}
+
+// encoded is what the size of an object depends on most.
+type encoded struct {
+	format      formats.Format
+	compression formats.Compression
+	level       int
+	fields      string
+}
+
+func encodedAs(o *tenants.Output) encoded {
+	return encoded{o.Format, o.Compression, o.Level, strings.Join(o.Fields, ",")}
+}
+
+// maxEstimates bounds how many are remembered.
+const maxEstimates = 1000
+
+func (s *estimates) note(o *tenants.Output, est estimate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.by == nil || len(s.by) >= maxEstimates {
+		s.by = map[encoded]float64{}
+	}
+	s.by[encodedAs(o)] = est.perByte / est.perEvent
+}
+
+// of supposes that all passes: an attempt may find too little, but none is late.
+func (s *estimates) of(o *tenants.Output) estimate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if perByte := s.by[encodedAs(o)]; perByte > 0 {
+		return estimate{perByte, 1}
+	}
+	return estimate{}
 }
 
 func next(s tenants.Schedule, after int64) int64 {

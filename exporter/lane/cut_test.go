@@ -7,6 +7,7 @@ import (
 	"datasync/exporter/state"
 	"datasync/exporter/tenants"
 	"datasync/feeds/journal"
+	"datasync/formats"
 )
 
 // every ticks at each multiple of a duration.
@@ -29,6 +30,12 @@ func TestDecide(t *testing.T) {
 	flushing.flush = true
 	tried := waiting(150, 200, 5*minute)
 	tried.tried = estimate{perByte: 0.1, perEvent: 0.5}
+	knows := func(events, bytes uint64, est estimate) backlog {
+		b := waiting(events, bytes, 5*minute)
+		b.tried = est
+		return b
+	}
+	cut, wait := decision{cut: true, at: 5*minute + 1, due: 5*minute + 5000}, decision{due: 5*minute + 5000}
 	idle := backlog{fact: state.Lane{Tick: 5 * minute}}
 	for _, c := range []struct {
 		name string
@@ -48,6 +55,11 @@ func TestDecide(t *testing.T) {
 		{"enough events", aged, waiting(100, 1, 5*minute), 5*minute + 1, decision{cut: true, at: 5*minute + 1, due: 5*minute + 5000}},
 		{"enough bytes, perhaps", aged, waiting(1, 4000, 5*minute), 5*minute + 1, decision{cut: true, at: 5*minute + 1, due: 5*minute + 5000}},
 		{"tried and too little", aged, tried, 5*minute + 1, decision{due: 5*minute + 5000}},
+		{"bytes as known, with what an estimate may be off", aged, knows(1, 10_000, estimate{0.1, 1}), 5*minute + 1, wait},
+		{"bytes as known, and a little", aged, knows(1, 10_320, estimate{0.1, 1}), 5*minute + 1, cut},
+		{"events of which some pass", aged, knows(201, 1, estimate{0.1, 0.5}), 5*minute + 1, wait},
+		{"events of which some pass, and a few", aged, knows(207, 1, estimate{0.1, 0.5}), 5*minute + 1, cut},
+		{"events that all pass are counted", aged, knows(100, 1, estimate{0.1, 1}), 5*minute + 1, cut},
 		{"idle without empty", cron, idle, 7 * minute, decision{}},
 		{"idle with empty, before", empty, idle, 6*minute - 1, decision{due: 6 * minute}},
 		{"idle with empty, at", empty, idle, 6 * minute, decision{cut: true, must: true, empty: true, before: 6 * minute, tick: 6 * minute, at: 6 * minute}},
@@ -55,6 +67,24 @@ func TestDecide(t *testing.T) {
 		if got := decide(&c.d, &c.b, c.now); got != c.want {
 			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
 		}
+	}
+}
+
+func TestEstimates(t *testing.T) {
+	var s estimates
+	zstd, gzip := &tenants.Output{Compression: formats.Zstd}, &tenants.Output{Compression: formats.Gzip}
+	s.note(zstd, estimate{perByte: 0.05, perEvent: 0.5})
+	if got := s.of(zstd); got != (estimate{0.1, 1}) {
+		t.Errorf("%+v: for a lane that takes all it is twice as much", got)
+	}
+	if got := s.of(gzip); got != (estimate{}) {
+		t.Errorf("of another compression: %+v", got)
+	}
+	for i := range 2 * maxEstimates {
+		s.note(&tenants.Output{Level: i}, estimate{1, 1})
+	}
+	if len(s.by) > maxEstimates {
+		t.Errorf("%d are remembered", len(s.by))
 	}
 }
 

@@ -73,6 +73,9 @@ func (e *env) stepDrop(ctx context.Context, l *Lane, b backlog) stepped {
 		}
 		b.oldest = r.oldest
 	}
+	if l.tried.perEvent == 0 {
+		l.tried = e.estimates.of(&l.sink.Settings.Output)
+	}
 	b.tried = l.tried
 	d := decide(&l.sink.Settings.Deliver, &b, e.now())
 	if !d.cut {
@@ -143,17 +146,15 @@ func (e *env) encodeNext(ctx context.Context, l *Lane, b *backlog, d decision, s
 	if err != nil {
 		return p, false, err
 	}
-	if full || d.must {
-		l.tried = estimate{}
-		return p, true, nil
-	}
-	if n := float64(p.To.Events - p.From.Events); n > 0 {
+	full = full || del.MaxBytes > 0 && sp.Size() >= del.MaxBytes // with what the encoder still held
+	if n := float64(p.To.Events - p.From.Events); n > 0 && (full || !d.must) {
 		l.tried = estimate{
 			perByte:  max(float64(sp.Size())/float64(max(p.To.Bytes-p.From.Bytes, 1)), 1e-6),
 			perEvent: max(float64(p.Counts.Events)/n, 1e-6),
 		}
+		e.estimates.note(&out, l.tried)
 	}
-	return p, false, nil
+	return p, full || d.must, nil
 }
 
 // encoding is one pass from pending.From on.
@@ -169,6 +170,7 @@ type encoding struct {
 // encode writes the object of a range to sp and sets what it came to in
 // x.pending. It says whether a limit ended it.
 func (e *env) encode(ctx context.Context, l *Lane, out *tenants.Output, x encoding, sp *spool.Spool) (full bool, err error) {
+	e.encodings.Add(1)
 	select {
 	case e.cpu <- struct{}{}:
 		defer func() { <-e.cpu }()

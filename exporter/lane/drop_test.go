@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"datasync/exporter/state"
 	"datasync/exporter/tenants"
 	"datasync/feeds"
+	"datasync/formats"
 	"datasync/schemas"
 )
 
@@ -269,4 +271,49 @@ func TestEmptyDropsUseTheirNumbers(t *testing.T) {
 	if objects != 1 || empties < 3 || v.Fact.Delivered != 2 || v.Fact.Filtered != 1 {
 		t.Errorf("%d objects, %d empty manifests, %+v", objects, empties, v.Fact)
 	}
+}
+
+// TestDropsOfASizeAreEncodedOnce, nearly: an attempt that finds too little costs
+// what a drop costs. A lane may make some until it knows its events.
+func TestDropsOfASizeAreEncodedOnce(t *testing.T) {
+	for _, out := range []tenants.Output{{Format: formats.NDJSON, Compression: formats.Zstd}, {Format: formats.Parquet, Compression: formats.Zstd}} {
+		t.Run(string(out.Format), func(t *testing.T) {
+			r := newRig(t)
+			r.noisy = true
+			r.run()
+			for _, tenant := range []feeds.TenantID{"acme", "beta"} {
+				var store bucket
+				k := r.begin(dropSink(tenant, &store, func(s *tenants.Sink) {
+					s.Output.Format, s.Output.Compression = out.Format, out.Compression
+					s.Deliver = tenants.Deliver{MaxAge: time.Hour, MaxBytes: 60_000}
+				}))
+				before := r.runner.env.encodings.Load()
+				events := uint64(0)
+				idle := func(v View) bool { return v.End.Events == events && !r.atWork(k) }
+				for store.count() < 10 {
+					if r.append(tenant, 700); events > 200_000 {
+						t.Fatalf("%d drops of %d events", store.count(), events)
+					}
+					events += 700
+					r.until(k, "rest", idle)
+				}
+				drops, encoded := store.count(), int(r.runner.env.encodings.Load()-before)
+				if encoded-drops > 7 {
+					t.Errorf("%s: %d drops were encoded in %d attempts", tenant, drops, encoded)
+				}
+			}
+		})
+	}
+}
+
+// atWork says whether a lane of a sink has a turn or waits for one.
+func (r *rig) atWork(k state.Key) bool {
+	r.runner.mu.Lock()
+	defer r.runner.mu.Unlock()
+	for _, l := range r.runner.by[k] {
+		if l.busy || l.queued {
+			return true
+		}
+	}
+	return false
 }

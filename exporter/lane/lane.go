@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 
 	"datasync/exporter/lane/spool"
@@ -125,6 +126,8 @@ type env struct {
 	now        func() int64
 	journalID  string
 	pools      *pools
+	estimates  estimates
+	encodings  atomic.Int64 // begun, for tests
 }
 
 // keep puts refused events into the quarantine, durable on return.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -33,6 +34,7 @@ type rig struct {
 	stop   func()
 	events map[feeds.TenantID]int
 	kept   refused
+	noisy  bool // events that do not compress to nothing
 }
 
 type refused struct {
@@ -116,6 +118,14 @@ func (r *rig) halt() {
 	}
 }
 
+// more is what an event has besides.
+func (r *rig) more() string {
+	if !r.noisy {
+		return ""
+	}
+	return fmt.Sprintf(`,"user_agent":"%016x%016x%016x"`, rand.Uint64(), rand.Uint64(), rand.Uint64())
+}
+
 // append puts n events of a tenant into the journal, of rising numbers, every
 // third a request.
 func (r *rig) append(tenant feeds.TenantID, n int) {
@@ -129,8 +139,8 @@ func (r *rig) append(tenant feeds.TenantID, n int) {
 		if i%3 == 0 {
 			kind = schemas.KindRequest
 		}
-		line := fmt.Sprintf(`{"schema":"mitigation/1","event_id":"%s-%d","tenant_id":"%s","source":"test","kind":"%s","event_time":%d,"time_precision":"ms","ingest_time":%d,"action":"block","disposition":"blocked","enforced":true,"severity":3,"client_country":"%s"}`+"\n",
-			tenant, i, tenant, kind, now, now, []string{"GB", "DE"}[i%2])
+		line := fmt.Sprintf(`{"schema":"mitigation/1","event_id":"%s-%d","tenant_id":"%s","source":"test","kind":"%s","event_time":%d,"time_precision":"ms","ingest_time":%d,"action":"block","disposition":"blocked","enforced":true,"severity":3,"client_country":"%s"%s}`+"\n",
+			tenant, i, tenant, kind, now, now, []string{"GB", "DE"}[i%2], r.more())
 		b.Events = append(b.Events, journal.Event{Off: uint32(len(b.Arena)), Len: uint32(len(line)), Tenant: ref, Kind: uint8(kind), Time: now})
 		b.Arena = append(b.Arena, line...)
 	}
