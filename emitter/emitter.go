@@ -317,7 +317,7 @@ func New(o Options) (*Client, error) {
 func (c *Client) Offer(b []byte) (mark uint64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.roomLocked(len(b)) {
+	if c.closed || len(b) > 0 && c.roomLocked(len(b), len(b)) == 0 {
 		return c.marks.offered, false
 	}
 	if len(b) == 0 {
@@ -332,23 +332,28 @@ func (c *Client) Offer(b []byte) (mark uint64, ok bool) {
 	return c.marks.offered, true
 }
 
-// Room says whether an Offer of n bytes would be taken now; where not, and the
-// client is not closed, OnRoom will be called.
-func (c *Client) Room(n int) bool {
+// Room says how many bytes Offer would take now, most at most; 0 where it is
+// fewer than least, which is 1 at least: OnRoom will be called then, unless the
+// client is closed.
+func (c *Client) Room(least, most int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.roomLocked(n)
+	if c.closed {
+		return 0
+	}
+	return c.roomLocked(least, most)
 }
 
-func (c *Client) roomLocked(n int) bool {
-	if c.closed {
-		return false
-	}
-	if c.lost || c.queue.waiting > 0 && c.queue.waiting+n > c.o.Buffer {
+func (c *Client) roomLocked(least, most int) int {
+	free := c.o.Buffer - c.queue.waiting
+	switch {
+	case c.lost, c.queue.waiting > 0 && free < least:
 		c.wantRoom = true
-		return false
+		return 0
+	case c.queue.waiting == 0:
+		return most
 	}
-	return true
+	return min(free, most)
 }
 
 // Flush drains now and returns nil when the peer has read everything offered

@@ -122,10 +122,16 @@ func (s *Sink) start() error {
 }
 
 // Room is lane.StreamSink's.
-func (s *Sink) Room(n int) bool {
+func (s *Sink) Room(least, most int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.closed && (s.client == nil || s.client.Room(n))
+	switch {
+	case s.closed:
+		return 0
+	case s.client == nil:
+		return most
+	}
+	return s.client.Room(least, most)
 }
 
 // Offer is lane.StreamSink's.

@@ -179,36 +179,44 @@ func (s *Sink) Offer(lines []byte, g lane.Segment) bool {
 }
 
 // Room is lane.StreamSink's.
-func (s *Sink) Room(n int) bool {
+func (s *Sink) Room(least, most int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.closed && s.roomLocked(n)
+	if s.closed {
+		return 0
+	}
+	return s.roomLocked(least, most)
 }
 
 // reserve takes room for n bytes. Whoever finds the buffer empty may pass its bound.
 func (s *Sink) reserve(n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || !s.roomLocked(n) {
+	if s.closed || n > 0 && s.roomLocked(n, n) == 0 {
 		return false
 	}
 	s.buffered += n
 	return true
 }
 
-// roomLocked says whether n more bytes may be held, and borrows what that takes:
-// without them, confirm gives it back.
-func (s *Sink) roomLocked(n int) bool {
-	room := s.o.Buffer
+// roomLocked says how many more bytes may be held, as Room does, and borrows
+// what that takes: without them, confirm gives it back.
+func (s *Sink) roomLocked(least, most int) int {
+	own := s.o.Buffer - s.buffered
 	if s.suspects > 0 { // what proves the stream to be well must get in
-		room += 1 << 20
+		own += 1 << 20
 	}
-	if s.buffered > 0 && s.buffered+n > room && !s.borrow(s.buffered+n) {
-		s.short, s.crowded = true, s.buffered
-		s.kick()
-		return false
+	switch {
+	case s.buffered == 0, own >= most, s.borrow(s.buffered + most):
+		return most
+	case own >= least:
+		return own
+	case s.borrow(s.buffered + least):
+		return least
 	}
-	return true
+	s.short, s.crowded = true, s.buffered
+	s.kick()
+	return 0
 }
 
 // maxBuffer is how many bytes one sink may hold with shared room: about what

@@ -31,6 +31,7 @@ func (b *backlog) bytes() uint64  { return b.end.Bytes - min(b.fact.Pos.Bytes, b
 type estimate struct {
 	perByte  float64 // encoded bytes per byte in the journal
 	perEvent float64 // events in the object per event in the journal
+	bytes    uint64  // in the journal, that this was learned from
 }
 
 // decision is what to do about a drop lane now.
@@ -100,8 +101,12 @@ const missedTicks = 7 * 24 * 3600_000
 
 // full guesses whether a size or count limit is reached. Where nothing is known
 // it is early rather than late; else a little late, because an attempt that
-// finds too little costs as much as the drop.
+// finds too little costs as much as the drop. But it asks again whenever twice
+// as much waits: an attack may let pass what nothing passed before.
 func full(d *tenants.Deliver, b *backlog) bool {
+	if d.MaxEvents <= 0 && d.MaxBytes <= 0 {
+		return false
+	}
 	est, margin := b.tried, 1+1.0/32
 	if est.perEvent == 0 {
 		est, margin = estimate{perByte: 0.25, perEvent: 1}, 1
@@ -110,14 +115,15 @@ func full(d *tenants.Deliver, b *backlog) bool {
 	if est.perEvent == 1 { // nothing is left out, and counting is exact
 		events *= margin
 	}
-	return d.MaxEvents > 0 && events >= float64(d.MaxEvents)*margin || d.MaxBytes > 0 && bytes >= float64(d.MaxBytes)*margin
+	return d.MaxEvents > 0 && events >= float64(d.MaxEvents)*margin || d.MaxBytes > 0 && bytes >= float64(d.MaxBytes)*margin ||
+		est.bytes > 0 && b.bytes() >= 2*est.bytes
 }
 
 // estimates are what drops of one format came to, for lanes that have made none
-// yet: encoded bytes per byte that passed.
+// yet, as if all had passed.
 type estimates struct {
 	mu sync.Mutex
-	by map[encoded]float64
+	by map[encoded]estimate
 }
 
 // encoded is what the size of an object depends on most.
@@ -139,19 +145,15 @@ func (s *estimates) note(o *tenants.Output, est estimate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.by == nil || len(s.by) >= maxEstimates {
-		s.by = map[encoded]float64{}
+		s.by = map[encoded]estimate{}
 	}
-	s.by[encodedAs(o)] = est.perByte / est.perEvent
+	s.by[encodedAs(o)] = estimate{perByte: est.perByte / est.perEvent, perEvent: 1, bytes: uint64(float64(est.bytes) * est.perEvent)}
 }
 
-// of supposes that all passes: an attempt may find too little, but none is late.
 func (s *estimates) of(o *tenants.Output) estimate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if perByte := s.by[encodedAs(o)]; perByte > 0 {
-		return estimate{perByte, 1}
-	}
-	return estimate{}
+	return s.by[encodedAs(o)]
 }
 
 func next(s tenants.Schedule, after int64) int64 {

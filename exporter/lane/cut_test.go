@@ -55,11 +55,14 @@ func TestDecide(t *testing.T) {
 		{"enough events", aged, waiting(100, 1, 5*minute), 5*minute + 1, decision{cut: true, at: 5*minute + 1, due: 5*minute + 5000}},
 		{"enough bytes, perhaps", aged, waiting(1, 4000, 5*minute), 5*minute + 1, decision{cut: true, at: 5*minute + 1, due: 5*minute + 5000}},
 		{"tried and too little", aged, tried, 5*minute + 1, decision{due: 5*minute + 5000}},
-		{"bytes as known, with what an estimate may be off", aged, knows(1, 10_000, estimate{0.1, 1}), 5*minute + 1, wait},
-		{"bytes as known, and a little", aged, knows(1, 10_320, estimate{0.1, 1}), 5*minute + 1, cut},
-		{"events of which some pass", aged, knows(201, 1, estimate{0.1, 0.5}), 5*minute + 1, wait},
-		{"events of which some pass, and a few", aged, knows(207, 1, estimate{0.1, 0.5}), 5*minute + 1, cut},
-		{"events that all pass are counted", aged, knows(100, 1, estimate{0.1, 1}), 5*minute + 1, cut},
+		{"bytes as known, with what an estimate may be off", aged, knows(1, 10_000, estimate{0.1, 1, 0}), 5*minute + 1, wait},
+		{"bytes as known, and a little", aged, knows(1, 10_320, estimate{0.1, 1, 0}), 5*minute + 1, cut},
+		{"events of which some pass", aged, knows(201, 1, estimate{0.1, 0.5, 0}), 5*minute + 1, wait},
+		{"events of which some pass, and a few", aged, knows(207, 1, estimate{0.1, 0.5, 0}), 5*minute + 1, cut},
+		{"events that all pass are counted", aged, knows(100, 1, estimate{0.1, 1, 0}), 5*minute + 1, cut},
+		{"nothing passed so far, but that was of half as much", aged, knows(100, 2000, estimate{1e-6, 1e-6, 1000}), 5*minute + 1, cut},
+		{"nothing passed so far", aged, knows(100, 1999, estimate{1e-6, 1e-6, 1000}), 5*minute + 1, wait},
+		{"twice as much, without a limit", tenants.Deliver{MaxAge: 5 * time.Second}, knows(100, 2000, estimate{1, 1, 1000}), 5*minute + 1, wait},
 		{"idle without empty", cron, idle, 7 * minute, decision{}},
 		{"idle with empty, before", empty, idle, 6*minute - 1, decision{due: 6 * minute}},
 		{"idle with empty, at", empty, idle, 6 * minute, decision{cut: true, must: true, empty: true, before: 6 * minute, tick: 6 * minute, at: 6 * minute}},
@@ -73,15 +76,15 @@ func TestDecide(t *testing.T) {
 func TestEstimates(t *testing.T) {
 	var s estimates
 	zstd, gzip := &tenants.Output{Compression: formats.Zstd}, &tenants.Output{Compression: formats.Gzip}
-	s.note(zstd, estimate{perByte: 0.05, perEvent: 0.5})
-	if got := s.of(zstd); got != (estimate{0.1, 1}) {
+	s.note(zstd, estimate{0.05, 0.5, 1000})
+	if got := s.of(zstd); got != (estimate{0.1, 1, 500}) {
 		t.Errorf("%+v: for a lane that takes all it is twice as much", got)
 	}
 	if got := s.of(gzip); got != (estimate{}) {
 		t.Errorf("of another compression: %+v", got)
 	}
 	for i := range 2 * maxEstimates {
-		s.note(&tenants.Output{Level: i}, estimate{1, 1})
+		s.note(&tenants.Output{Level: i}, estimate{1, 1, 1})
 	}
 	if len(s.by) > maxEstimates {
 		t.Errorf("%d are remembered", len(s.by))

@@ -148,9 +148,11 @@ func (e *env) encodeNext(ctx context.Context, l *Lane, b *backlog, d decision, s
 	}
 	full = full || del.MaxBytes > 0 && sp.Size() >= del.MaxBytes // with what the encoder still held
 	if n := float64(p.To.Events - p.From.Events); n > 0 && (full || !d.must) {
+		bytes := max(p.To.Bytes-p.From.Bytes, 1)
 		l.tried = estimate{
-			perByte:  max(float64(sp.Size())/float64(max(p.To.Bytes-p.From.Bytes, 1)), 1e-6),
+			perByte:  max(float64(sp.Size())/float64(bytes), 1e-6),
 			perEvent: max(float64(p.Counts.Events)/n, 1e-6),
+			bytes:    bytes,
 		}
 		e.estimates.note(&out, l.tried)
 	}

@@ -11,12 +11,12 @@ type late struct {
 	refused func()
 }
 
-func (s *late) Room(int) bool {
+func (s *late) Room(_, most int) int {
 	if s.asks++; s.asked && s.asks == 1 {
 		s.refused()
-		return false
+		return 0
 	}
-	return true
+	return most
 }
 
 func (s *late) Offer([]byte, Segment) bool {
@@ -44,15 +44,19 @@ func TestRoomThatComesWithinTheTurnIsUsed(t *testing.T) {
 	}
 }
 
-// crowded is a StreamSink without room.
+// crowded is a StreamSink with so much room.
 type crowded struct {
 	taking
-	asks []int
+	room int
+	asks [][2]int
 }
 
-func (s *crowded) Room(n int) bool {
-	s.asks = append(s.asks, n)
-	return false
+func (s *crowded) Room(least, most int) int {
+	s.asks = append(s.asks, [2]int{least, most})
+	if s.room < least {
+		return 0
+	}
+	return min(s.room, most)
 }
 
 // TestNothingIsReadForAFullSink: what it would refuse is read again and again,
@@ -63,9 +67,21 @@ func TestNothingIsReadForAFullSink(t *testing.T) {
 	k := r.begin(streamSink("acme", to))
 	r.append("acme", 3)
 	r.until(k, "events", func(v View) bool { return v.End.Events == 3 })
-	bytes := r.runner.Views(&k)[0].End.Bytes
+	bytes := int(r.runner.Views(&k)[0].End.Bytes)
 	r.byHand() // and then nobody has anything to do
-	if to.offers != 0 || len(to.asks) != 1 || to.asks[0] != int(bytes) {
+	if to.offers != 0 || len(to.asks) != 1 || to.asks[0] != [2]int{bytes, bytes} {
 		t.Errorf("%d offers, asked for %v, want %d once", to.offers, to.asks, bytes)
+	}
+}
+
+func TestNoMoreIsReadThanASinkHasRoomFor(t *testing.T) {
+	r := newRig(t)
+	to := &crowded{room: 100_000}
+	k := r.begin(streamSink("acme", to))
+	r.append("acme", 2500)
+	r.until(k, "events", func(v View) bool { return v.End.Events == 2500 })
+	r.byHand()
+	if to.asks[0] != [2]int{32 << 10, 256 << 10} || to.largest > to.room || to.largest < to.room/2 || to.offers < 6 { // a third are requests, which it does not get
+		t.Errorf("asked for %v, %d offers, the largest of %d bytes", to.asks, to.offers, to.largest)
 	}
 }

@@ -110,9 +110,9 @@ type Segment struct {
 // StreamSink takes the lines of all lanes of one sink over one connection. It
 // tells the Runner what became of them: Read, Confirmed, Lost, Room, Trouble.
 type StreamSink interface {
-	// Room says whether an Offer of n bytes would find room now, so that nothing
-	// is read in vain. False: Runner.Room follows when there is room.
-	Room(n int) bool
+	// Room says how many bytes an Offer may have now, most at most, so that nothing
+	// is read in vain. 0: fewer than least; Runner.Room follows when there is room.
+	Room(least, most int) int
 	// Offer hands over a segment's lines, copying them; it never blocks. False:
 	// nothing was taken (no room, or a stale epoch), and Runner.Room follows
 	// when there is room. Lanes call it concurrently.

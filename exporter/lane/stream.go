@@ -12,6 +12,9 @@ import (
 const (
 	// streamChunk is how much a stream lane reads and offers at most at once.
 	streamChunk = 256 << 10
+	// streamLeast is what a read is worth: a block of the journal, which is read
+	// whole to check it.
+	streamLeast = 32 << 10
 	// streamTurn is how many chunks a lane offers before others have their turn.
 	streamTurn = 8
 )
@@ -51,13 +54,17 @@ func (e *env) stepStream(ctx context.Context, l *Lane, sent journal.Position, o 
 		size = min(size, n)
 	}
 	for range streamTurn {
-		// What is read in vain must be read again: all lanes of a full sink are told
-		// of room at once, and each would read a chunk for the few that find some.
-		if n := int64(o.end) - int64(r.sent.Bytes); n > 0 && !l.sink.Stream.Sink.Room(int(min(n, int64(size)))) {
-			r.noRoom = true
-			return r
+		room := size
+		if waits := int64(o.end) - int64(r.sent.Bytes); waits > 0 {
+			// What is read in vain must be read again: all lanes of a full sink are told
+			// of room at once, and each would read a chunk for the few that find some.
+			most := min(waits, int64(size))
+			if room = l.sink.Stream.Sink.Room(int(min(most, streamLeast)), int(most)); room == 0 {
+				r.noRoom = true
+				return r
+			}
 		}
-		if err := l.shard.Journal.Read(l.tenant, r.sent, journal.ReadOptions{MaxBytes: size, Blocks: true}, c); err != nil {
+		if err := l.shard.Journal.Read(l.tenant, r.sent, journal.ReadOptions{MaxBytes: room, Blocks: true}, c); err != nil {
 			r.err = fmt.Errorf("read %s of shard %s: %w", l.Key, l.shard.Name, err)
 			return r
 		}

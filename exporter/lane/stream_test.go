@@ -54,14 +54,18 @@ func (w *wire) Restore(s Segment) bool {
 }
 
 // Room is StreamSink's. That it was there does not mean that it still is.
-func (w *wire) Room(n int) bool {
+func (w *wire) Room(least, most int) int {
 	w.meanwhile()
-	if n > w.room && (w.calm || w.h.below(4, "room") != 0) {
-		w.wanted = true
-		return false
+	room := w.room
+	if least > room {
+		if w.calm || w.h.below(4, "room") != 0 {
+			w.wanted = true
+			return 0
+		}
+		room = least
 	}
 	w.meanwhile()
-	return true
+	return min(room, most)
 }
 
 // Offer is StreamSink's.

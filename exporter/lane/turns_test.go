@@ -130,7 +130,7 @@ func (s *taking) Offer(lines []byte, _ Segment) bool {
 	s.largest = max(s.largest, len(lines))
 	return true
 }
-func (s *taking) Room(int) bool               { return true }
+func (s *taking) Room(_, most int) int        { return most }
 func (s *taking) Restore(Segment) bool        { return true }
 func (s *taking) Flush(context.Context) error { return nil }
 func (s *taking) Close() error                { return nil }
