@@ -240,3 +240,22 @@ func TestWindowStationsAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingIsTakenWhileALossIsTold, not even an offer without bytes: the marks
+// are back at what was read, so it would be confirmed before what was lost.
+func TestNothingIsTakenWhileALossIsTold(t *testing.T) {
+	c := &Client{o: Options{Buffer: 1000}}
+	c.lost = true
+	for _, b := range [][]byte{nil, []byte("x\n")} {
+		if _, ok := c.Offer(b); ok {
+			t.Errorf("an offer of %d bytes was taken", len(b))
+		}
+	}
+	if n := c.Room(1, 10); n != 0 || !c.wantRoom {
+		t.Errorf("room for %d, wanted %v", n, c.wantRoom)
+	}
+	c.lost = false
+	if _, ok := c.Offer(nil); !ok || c.Room(1, 10) != 10 {
+		t.Error("nothing is taken when it is over")
+	}
+}

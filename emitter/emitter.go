@@ -317,7 +317,9 @@ func New(o Options) (*Client, error) {
 func (c *Client) Offer(b []byte) (mark uint64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || len(b) > 0 && c.roomLocked(len(b), len(b)) == 0 {
+	// promise: while a loss is being told nothing is taken, not even an offer without
+	// bytes: its mark would be behind those that are lost, and confirm past them.
+	if c.closed || c.fullLocked(len(b)) {
 		return c.marks.offered, false
 	}
 	if len(b) == 0 {
@@ -341,19 +343,22 @@ func (c *Client) Room(least, most int) int {
 	if c.closed {
 		return 0
 	}
-	return c.roomLocked(least, most)
-}
-
-func (c *Client) roomLocked(least, most int) int {
-	free := c.o.Buffer - c.queue.waiting
 	switch {
-	case c.lost, c.queue.waiting > 0 && free < least:
-		c.wantRoom = true
+	case c.fullLocked(least):
 		return 0
 	case c.queue.waiting == 0:
 		return most
 	}
-	return min(free, most)
+	return min(c.o.Buffer-c.queue.waiting, most)
+}
+
+// fullLocked says whether n bytes find no room now; OnRoom follows then.
+func (c *Client) fullLocked(n int) bool {
+	if c.lost || c.queue.waiting > 0 && c.queue.waiting+n > c.o.Buffer {
+		c.wantRoom = true
+		return true
+	}
+	return false
 }
 
 // Flush drains now and returns nil when the peer has read everything offered
