@@ -393,8 +393,16 @@ func (c *Client) Flush(ctx context.Context) error {
 	}
 }
 
+// owed says whether the peer was sent what it has not proven to have read.
+func (c *Client) owed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.marks.written > c.marks.read
+}
+
 // Close ends the connection without waiting for the peer and returns when all
 // goroutines have ended. What was not read stays with the owner: Flush first.
+// Where the peer was sent lines and has not answered by then, OnLost is called.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	if !c.closed {

@@ -167,6 +167,54 @@ func TestFlushToAnAbsentPeerSaysWhy(t *testing.T) {
 	}
 }
 
+// TestStopWithoutAnAnswer: of a peer that owes an answer at our stop nobody knows
+// whether it still has what it read: the next life begins at what is confirmed.
+// One that answered is believed.
+func TestStopWithoutAnAnswer(t *testing.T) {
+	for name, owes := range map[string]struct{ lines, drain bool }{
+		"it answered":               {},
+		"for lines":                 {lines: true},
+		"for a drain without lines": {drain: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := emittertest.New(t, emittertest.Options{})
+			o := quick(r)
+			o.RotateEvery, o.Tuning.IdleAfter, o.Tuning.Grace = time.Hour, time.Hour, time.Hour
+			if owes.drain {
+				o.Tuning.IdleAfter, o.Tuning.Grace = time.Millisecond, time.Second
+			}
+			f := feed(t, o, 10)
+			f.wait("all offered", func() bool { return len(f.ends) == 10 })
+			if err := f.flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			f.wait("a connection to watch it by", func() bool { s := f.c.Status(); return s.Connected && s.Confirmed == 0 && s.Read == s.Offered })
+			switch {
+			case owes.drain:
+				r.Set(emittertest.NoAnswer)
+				pause(t, 1300*time.Millisecond) // it begins
+			case owes.lines:
+				r.Hold()
+				f.to(20)
+				f.wait("more offered", func() bool { return len(f.ends) == 20 })
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				if err := f.flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
+					t.Fatalf("the flush of a peer that stands still: %v", err)
+				}
+			}
+			f.stop()
+			switch {
+			case !owes.lines && !owes.drain && len(f.lost) > 0:
+				t.Errorf("lost %+v, and the peer had answered", f.lost)
+			case (owes.lines || owes.drain) && (len(f.lost) != 1 || f.lost[0].from != 0):
+				t.Errorf("lost %+v, want all from 0 on", f.lost)
+			}
+			r.Release()
+		})
+	}
+}
+
 func TestCloseInEveryState(t *testing.T) {
 	hold := func(r *emittertest.Receiver) { r.Hold() }
 	for name, prepare := range map[string]func(*emittertest.Receiver){

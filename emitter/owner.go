@@ -483,6 +483,11 @@ func (o *owner) shut() {
 	if o.cur != nil && o.cur.session != nil {
 		o.settle(time.Now(), true)
 	}
+	if o.cur != nil && o.c.o.Confirm == Drain && (o.draining || o.c.owed()) {
+		// promise: of a peer that owes an answer at our stop nobody knows whether it
+		// still has what it read; the next life begins at what is confirmed.
+		o.lose(true, &Error{Class: Timeout, Doing: doDrain, Address: o.cur.address, Err: errStopped, Hint: "it gets what it had not confirmed again at the next start"})
+	}
 	for _, k := range []*conn{o.cur, o.next} {
 		if k != nil {
 			k.leave()

@@ -165,6 +165,7 @@ var (
 	errStalled = errors.New("the receiver takes nothing")
 	errSuspect = errors.New("another connection to the peer broke during the drain")
 	errNoDrain = &noDrain{}
+	errStopped = errors.New("we stopped before the receiver had answered")
 )
 
 // noDrain is a drain without an answer; it is a timeout.

@@ -2,6 +2,7 @@ package emit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -103,10 +104,11 @@ func (r *rig) crash() {
 	}
 	r.stop()
 	r.stop = nil
-	if err := r.stream.Sink.Close(); err != nil {
+	// The journal first: what the sink says in its end is not known any more.
+	if err := r.store.Close(); err != nil {
 		r.t.Error(err)
 	}
-	if err := r.store.Close(); err != nil {
+	if err := r.stream.Sink.Close(); err != nil {
 		r.t.Error(err)
 	}
 }
@@ -253,6 +255,49 @@ func TestNothingIsMissingAcrossOurOwnDeaths(t *testing.T) {
 		r.open()
 	}
 	r.check(r.settled())
+}
+
+// TestAStopWithoutAnAnswer: the receiver had read, and not stored, and its host
+// fell silent unnoticed; a stop in order that gets no answer begins again at what
+// was confirmed.
+func TestAStopWithoutAnAnswer(t *testing.T) {
+	r := newRig(t, emittertest.Options{StoreAfter: 2 * time.Second})
+	r.append(0, 20)
+	read := func() bool { return r.runner.Views(&key)[0].Fact.ReadCounts.Events == 16 }
+	for deadline := time.After(time.Minute); !read(); {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-deadline:
+			t.Fatalf("not read: %+v", r.runner.Views(&key))
+		}
+	}
+	r.rc.Hold()
+	r.append(0, 20)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := r.runner.Drain(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if err := r.stream.Sink.Flush(ctx); err == nil {
+		t.Fatal("a receiver that stands still answered")
+	}
+	if err := r.stream.Sink.Close(); err != nil {
+		t.Error(err)
+	}
+	r.crash()
+	r.rc.Stop(emittertest.Kill)
+	r.rc.Release()
+	r.rc.Start()
+	r.open()
+	vs := r.settled()
+	for deadline := time.After(time.Minute); len(r.rc.Lines()) < 32; {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-deadline:
+			t.Fatalf("%d lines are there", len(r.rc.Lines()))
+		}
+	}
+	r.check(vs)
 }
 
 func TestAFullPeerHoldsNothingButItsOwnLanes(t *testing.T) {
