@@ -115,10 +115,10 @@ func (p *plan) add(w *world, s *sinkPlan) {
 		fmt.Fprintf(&b, "    kinesis: {stream: %s, region: eu-west-1, endpoint: \"http://%s\", partition_key: client_ip, aggregate: %v, ordered: %v}\n",
 			name, streamAddress, s.combined, s.ordered)
 	case "emitter":
-		s.receiver = w.newReceiver(s.key())
-		confirm := "drain"
+		speaks := speech(p.one("drain", "drain", "drain", "window", "protocol, protocol: relp"))
+		s.receiver = w.newReceiver(s.key(), speaks)
 		fmt.Fprintf(&b, "    emitter: {address: %q, tls: {ca: %q}, confirm: %s, rotate_every: %ds, retry_max: %ds}\n",
-			s.receiver.address, w.certs.CA, confirm, 2+p.rng.IntN(10), 2+p.rng.IntN(20))
+			s.receiver.address, w.certs.CA, speaks, 2+p.rng.IntN(10), 2+p.rng.IntN(20))
 	}
 	if s.full {
 		b.WriteString("    kinds: [mitigation, match, alert, audit, request]\n")

@@ -27,24 +27,43 @@ type post struct {
 	maybe bool
 }
 
+// mood is what the events of some posts have in common.
+type mood uint8
+
+const (
+	mixed mood = iota
+	minor      // of the least severity: what filters leave out
+	apart      // requests, which only full sinks ask for
+	moods      // how many there are
+)
+
 // burst sends posts side by side.
 func (w *world) burst() {
+	m := mixed
+	if w.plan.rng.IntN(3) == 0 {
+		m = mood(w.plan.rng.IntN(int(moods)))
+	}
 	for range 1 + w.plan.rng.IntN(4) {
-		p := w.compose()
-		after := time.Duration(w.plan.rng.IntN(4000)) * time.Microsecond
-		w.posting.Add(1)
-		go func() {
-			defer w.posting.Done()
-			pause(context.Background(), after) // an order of the seed's, not the scheduler's
-			p.sent = w.since()
-			w.send(p)
-		}()
+		w.post(w.plan.one(w.plan.tenants...), m)
 	}
 }
 
-func (w *world) compose() *post {
+// post sends one within the next milliseconds.
+func (w *world) post(tenant string, m mood) {
+	p := w.compose(tenant, m)
+	after := time.Duration(w.plan.rng.IntN(4000)) * time.Microsecond
+	w.posting.Add(1)
+	go func() {
+		defer w.posting.Done()
+		pause(context.Background(), after) // an order of the seed's, not the scheduler's
+		p.sent = w.since()
+		w.send(p)
+	}()
+}
+
+func (w *world) compose(tenant string, m mood) *post {
 	rng := w.plan.rng
-	p := &post{tenant: w.plan.one(w.plan.tenants...)}
+	p := &post{tenant: tenant}
 	at := w.now().UnixMilli()
 	most := []int{3, 20, 60}[rng.IntN(3)]
 	pad := []int{20, 200, 3000}[rng.IntN(3)]
@@ -53,6 +72,12 @@ func (w *world) compose() *post {
 		w.made++
 		e := &event{id: fmt.Sprintf("e%d", w.made), tenant: p.tenant, kind: schemas.Kind(rng.IntN(int(schemas.KindCount))),
 			severity: 1 + rng.IntN(4), ip: fmt.Sprintf("192.0.2.%d", 1+rng.IntN(5)), pad: rng.IntN(pad)}
+		switch m {
+		case minor:
+			e.severity = 1
+		case apart:
+			e.kind = schemas.KindRequest
+		}
 		p.events = append(p.events, e)
 		b.WriteString(e.line(at))
 		if rng.IntN(40) == 0 {

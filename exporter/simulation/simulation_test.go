@@ -75,7 +75,7 @@ func TestSimulation(t *testing.T) {
 		for _, p := range r.problems[:min(len(r.problems), enough)] {
 			t.Errorf("seed %d: %s", seed, p)
 		}
-		t.Errorf("run it again: SIM_SEED=%d go test -count=1 -run TestSimulation -v ./exporter/simulation", seed)
+		t.Errorf("run it again: "+again, seed)
 		if count == 1 {
 			t.Log(r.log)
 		}
@@ -142,6 +142,7 @@ func simulate(t *testing.T, seed uint64, certs emittertest.CertSet) (r result) {
 	runtime.GC()
 	runtime.GC()
 	cryptotest.SetGlobalRandom(t, seed)
+	defer overtake(seed)()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, dir, certs)
 		r = w.run()

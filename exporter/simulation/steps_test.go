@@ -3,6 +3,7 @@ package simulation_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,6 +22,7 @@ type step struct {
 var steps = []step{
 	{"burst", 40, (*world).burst},
 	{"receiver", 14, (*world).meddleReceiver},
+	{"cross", 8, (*world).cross},
 	{"s3", 6, (*world).meddleS3},
 	{"kinesis", 6, (*world).meddleStreams},
 	{"disk", 5, (*world).meddleDisk},
@@ -62,6 +64,7 @@ func (w *world) cutAtAnyCall() {
 	if w.plan.rng.IntN(3) > 0 {
 		return
 	}
+	w.spare()
 	w.doubt.Add(1)
 	w.disk.StopAt(w.disk.Ops() + 1 + w.plan.rng.IntN(12))
 	w.burst()
@@ -83,13 +86,13 @@ func (w *world) meddleReceiver() {
 		return
 	}
 	r := w.receivers[w.plan.rng.IntN(len(w.receivers))]
-	n := w.plan.rng.IntN(8)
+	n := w.plan.rng.IntN(10)
 	w.trace("receiver %s: %d", r.key, n)
 	switch n {
 	case 0:
-		r.down(false)
+		r.down(killed)
 	case 1:
-		r.down(true)
+		r.down(vanished)
 	case 2:
 		r.stop()
 	case 3:
@@ -97,13 +100,40 @@ func (w *world) meddleReceiver() {
 	case 4:
 		w.net.Block(r.address, true)
 	case 5: // killed and back at once
-		r.down(false)
+		r.down(killed)
+		r.raise()
+	case 8: // as a restart of its service has it
+		r.stop()
 		r.raise()
 	case 6:
 		r.dieFrozen()
+	case 7:
+		r.raise()
+		r.forget(time.Duration(w.plan.rng.IntN(300)) * time.Millisecond)
 	default:
 		r.raise()
 	}
+}
+
+// cross has a receiver end with lines on their way, while posts come of which
+// its sink wants nothing: the sink's offers are empty then.
+func (w *world) cross() {
+	if len(w.receivers) == 0 {
+		return
+	}
+	rng := w.plan.rng
+	r := w.receivers[rng.IntN(len(w.receivers))]
+	w.trace("receiver %s: cross", r.key)
+	r.raise()
+	tenant, _, _ := strings.Cut(r.key, "/")
+	w.post(tenant, mixed)
+	pause(context.Background(), time.Duration(rng.IntN(60))*time.Millisecond)
+	for range 6 {
+		w.post(tenant, apart)
+	}
+	pause(context.Background(), time.Duration(rng.IntN(4000))*time.Microsecond)
+	r.down(end(rng.IntN(3)))
+	r.raise()
 }
 
 // dieFrozen stops the process with lines on their way and a drain due, kills
@@ -116,7 +146,7 @@ func (r *receiver) dieFrozen() {
 	r.freeze()
 	r.w.burst()
 	pause(context.Background(), time.Duration(r.w.plan.rng.Int64N(int64(5*time.Second))))
-	r.down(false)
+	r.down(killed)
 	r.raise()
 }
 
@@ -252,6 +282,7 @@ func (w *world) putBack(long time.Duration) {
 }
 
 func (w *world) read() {
+	w.spare()
 	if err := w.plan.write(); err != nil {
 		w.t.Fatal(err)
 	}

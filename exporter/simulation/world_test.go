@@ -50,6 +50,7 @@ type world struct {
 	doubt     atomic.Int64 // counts what makes an answer other than 200 doubtful
 	failing   atomic.Bool  // the disk does what it likes
 	scarred   bool         // it did in this life
+	known     atomic.Int64 // when the last death of a receiver with what it had read and not stored is known
 	gone      *sinkPlan    // taken away for a while
 	goneAt    time.Duration
 	problems  []string
@@ -81,6 +82,9 @@ type life struct {
 func newWorld(t *testing.T, seed uint64, dir string, certs emittertest.CertSet) *world {
 	w := &world{t: t, seed: seed, certs: certs, net: simtcp.New(seed), disk: journaltest.NewCrashFS(seed),
 		streams: kinesistest.Account{}, records: map[string][]kinesistest.Record{}, effects: sha256.New(), began: time.Now()}
+	if interleaved || seed%4 == 0 {
+		w.net.Grain = time.Millisecond // what comes at one instant can come in any order
+	}
 	w.plan = plan{rng: rand.New(rand.NewPCG(seed, 1)), dir: dir}
 	w.s3 = &store{w: w, rng: rand.New(rand.NewPCG(seed, 2)), objects: map[string]object{}, writes: map[string]int{}}
 	w.ahead.Store(int64(5 * 365 * 24 * time.Hour)) // bubbles begin in 2000, and events may not lie before
@@ -91,6 +95,9 @@ func newWorld(t *testing.T, seed uint64, dir string, certs emittertest.CertSet) 
 	}
 	w.faulty = journaltest.NewFaultFS(w.disk)
 	w.plan.draw(w)
+	for _, s := range w.plan.sinks {
+		fmt.Fprintf(&w.log, "%s:\n%s", s.key(), s.settings)
+	}
 	if err := errors.Join(w.plan.service(), w.plan.write()); err != nil {
 		t.Fatal(err)
 	}
@@ -146,9 +153,10 @@ func (w *world) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (w *world) newReceiver(key string) *receiver {
-	r := &receiver{w: w, key: key, address: fmt.Sprintf("127.0.0.1:%d", 7001+len(w.receivers)), weak: w.plan.rng.IntN(4) == 0}
-	if w.plan.rng.IntN(2) == 0 {
+func (w *world) newReceiver(key string, speaks speech) *receiver {
+	r := &receiver{w: w, key: key, speaks: speaks, address: fmt.Sprintf("127.0.0.1:%d", 7001+len(w.receivers))}
+	r.weak = w.plan.rng.IntN(4) == 0 && speaks == drains
+	if w.plan.rng.IntN(2) == 0 && speaks != acknowledges {
 		r.behind = time.Duration(1+w.plan.rng.IntN(900)) * time.Millisecond // the promise: a rotation, of a second at least
 	}
 	if err := r.start(); err != nil {
@@ -203,6 +211,23 @@ func (w *world) boot() error {
 	return nil
 }
 
+// When the death of a receiver is known: see DESIGN.md, "Both at once".
+const (
+	bothAtOnce = 600 * time.Millisecond
+	silence    = 80 * time.Second // a host's, with nothing on the way to it
+)
+
+// spare has no receiver forget anything until settle, and waits until what one
+// has forgotten is known.
+func (w *world) spare() {
+	for _, r := range w.receivers {
+		r.spare(true)
+	}
+	if left := time.Duration(w.known.Load()) - w.since(); left > 0 {
+		pause(context.Background(), left)
+	}
+}
+
 // settle has the receivers store what they read: where nobody watches them,
 // their death with it is outside the promise. See DESIGN.md, "Both at once".
 func (w *world) settle() {
@@ -213,6 +238,7 @@ func (w *world) settle() {
 
 // stop ends the service in good order.
 func (w *world) stop() error {
+	w.spare()
 	w.trace("stop")
 	w.life.cancel()
 	err := <-w.life.ended
@@ -225,6 +251,7 @@ func (w *world) stop() error {
 // crash ends this life: power takes what was not synced, a kill only the
 // process. What is left of it in this test ends, cut off from disk and network.
 func (w *world) crash(power bool) {
+	w.spare()
 	w.trace("crash, power %v", power)
 	w.doubt.Add(1)
 	w.settle()

@@ -19,8 +19,11 @@ const (
 )
 
 // keepAlive is after how long a silent peer is given up on, as four unanswered
-// probes, 15 s apart, make the kernel do.
-const keepAlive = 75 * time.Second
+// probes, keepAliveEvery apart, make the kernel do.
+const (
+	keepAliveEvery = 15 * time.Second
+	keepAlive      = 5 * keepAliveEvery
+)
 
 // Conn is one end of a connection. It is an emitter.Transport.
 type Conn struct {
@@ -256,16 +259,17 @@ func (c *Conn) Look(now time.Time) (t emitter.TCP, over bool, err error) {
 			t.Unacked++
 		}
 	}
-	silent := c.peer.lost || c.path.blocked
-	switch {
-	case silent:
-		t.LastAck = now.Sub(c.heard)
-		if t.Unacked == 0 && t.NotSent > 0 {
-			t.Probes = uint64(t.LastAck / (2 * time.Second))
+	if silent := c.peer.lost || c.path.blocked; !silent {
+		// It answers the probes of a closed window, and those of keep-alive.
+		if t.NotSent > 0 {
+			c.heard = now
+		} else if quiet := now.Sub(c.heard); quiet > keepAliveEvery {
+			c.heard = now.Add(-quiet % keepAliveEvery)
 		}
-	case t.NotSent == 0: // else its window is closed, and it answers probes
-		t.LastAck = now.Sub(c.heard)
+	} else if t.Unacked == 0 && t.NotSent > 0 {
+		t.Probes = uint64(now.Sub(c.heard) / (2 * time.Second))
 	}
+	t.LastAck = now.Sub(c.heard)
 	return t, c.broken || c.ended && c.acked, nil
 }
 

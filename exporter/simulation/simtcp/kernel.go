@@ -31,7 +31,7 @@ func (c *Conn) pump() {
 }
 
 func (c *Conn) send(k kind, b []byte) {
-	at := time.Now().Add(c.latency)
+	at := c.n.arrival(c.latency)
 	if n := len(c.flight); n > 0 && at.Before(c.flight[n-1].at) {
 		at = c.flight[n-1].at
 	}

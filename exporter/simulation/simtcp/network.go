@@ -18,6 +18,10 @@ import (
 
 // Network connects hosts. Time is package time's, virtual in a bubble.
 type Network struct {
+	// Grain, set before the first connection, has everything arrive at whole
+	// multiples of it: much happens at one instant then, in the scheduler's order.
+	Grain time.Duration
+
 	mu        sync.Mutex
 	seed      uint64
 	listeners map[string]*Listener
@@ -96,7 +100,7 @@ func (h *Host) Dial(ctx context.Context, _, address string) (*Conn, error) {
 	n.mu.Lock()
 	latency := time.Duration(50+n.path(address).rng.IntN(3000)) * time.Microsecond
 	n.mu.Unlock()
-	if err := pause(ctx, latency); err != nil {
+	if err := pause(ctx, time.Until(n.arrival(latency))); err != nil {
 		return nil, refused(err)
 	}
 	n.mu.Lock()
@@ -134,6 +138,15 @@ func (h *Host) Dial(ctx context.Context, _, address string) (*Conn, error) {
 	l.queue = append(l.queue, b)
 	l.wake.Broadcast()
 	return a, nil
+}
+
+// arrival is when what is sent now arrives.
+func (n *Network) arrival(latency time.Duration) time.Time {
+	at := time.Now().Add(latency)
+	if n.Grain > 0 {
+		at = at.Add(n.Grain - 1).Truncate(n.Grain)
+	}
+	return at
 }
 
 func pause(ctx context.Context, d time.Duration) error {
