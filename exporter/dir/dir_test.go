@@ -364,6 +364,22 @@ func TestACallThatIsOverStoresNothing(t *testing.T) {
 	}
 }
 
+// TestAFileThatCannotBeSyncedIsNoObject: a pipe takes what is written, and says
+// EINVAL to fsync.
+func TestAFileThatCannotBeSyncedIsNoObject(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	body := []byte("a line\n")
+	err = (&object{File: w}).fill(&lane.Drop{Body: bytes.NewReader(body), Size: int64(len(body))})
+	if !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("a file whose fsync fails: %v", err)
+	}
+}
+
 func TestALargeDropIsWhole(t *testing.T) {
 	root := t.TempDir()
 	body := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)

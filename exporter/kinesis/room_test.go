@@ -114,3 +114,28 @@ func TestMemoryIsOfTheSizeAsked(t *testing.T) {
 		t.Errorf("%d bytes", cap(*b))
 	}
 }
+
+// TestAStreamInTroubleBorrowsNothing, with all of the shared room to be had.
+func TestAStreamInTroubleBorrowsNothing(t *testing.T) {
+	const own = 32 << 10
+	line := []byte(event(1, "k", 1000) + "\n")
+	calls := slow(make(chan error))
+	r := newRig(t, newFakeStream(t, 1), Options{Buffer: own, Shared: NewRoom(2 * own)}, calls)
+	to := &told{confirmed: make(chan int, 100), trouble: make(chan *lane.Trouble, 100)}
+	r.sink.to = to
+	r.sink.Offer(line, lane.Segment{})
+	calls <- errors.New("down")
+	for tr := range to.trouble {
+		if tr != nil {
+			break
+		}
+	}
+	n := 0
+	for r.sink.Offer(line, lane.Segment{}) {
+		n += len(line)
+	}
+	if n < own-2*len(line) || n > own {
+		t.Errorf("in trouble it took %d bytes, and its own room is %d", n, own)
+	}
+	r.end()
+}

@@ -8,7 +8,9 @@ import (
 	"syscall"
 	"testing"
 
+	"datasync/exporter/tenants"
 	"datasync/feeds"
+	"datasync/feeds/journal"
 )
 
 // What goes wrong on our own disk is not told as the receiver's fault.
@@ -28,5 +30,47 @@ func TestOurOwnDiskIsNamed(t *testing.T) {
 		if e.Verdict != Away || e.Class != c.class || !strings.Contains(e.Error(), c.hint) || !errors.Is(e, c.err) {
 			t.Errorf("%v: %s, %v", c.err, e.Class, e)
 		}
+	}
+}
+
+// TestALaneDoesNotPassWhatCannotBeKept: with a quarantine that fails, a lane
+// stays before the event that its sink cannot take; with one that works, goes on.
+func TestALaneDoesNotPassWhatCannotBeKept(t *testing.T) {
+	filtered := func(s *tenants.Sink) { s.Output.Filter = "severity >= 0" } // reads each event
+	stream := streamSink("acme", &taking{})
+	filtered(stream.Settings)
+	var store bucket
+	for name, sink := range map[string]*Sink{"drops": dropSink("acme", &store, filtered), "lines": stream} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.kept.broken = true
+			k := r.begin(sink)
+			b := journal.Batch{Arena: []byte("not json\n")}
+			b.Events = []journal.Event{{Len: uint32(len(b.Arena)), Tenant: r.log.Tenant("acme")}}
+			if _, err := r.log.Append(t.Context(), &b); err != nil {
+				t.Fatal(err)
+			}
+			r.run()
+			asked := func() bool {
+				r.kept.mu.Lock()
+				defer r.kept.mu.Unlock()
+				return r.kept.asked > 0
+			}
+			v := r.until(k, "a refusal that cannot be kept", func(View) bool { return asked() && !r.atWork(k) })
+			if v.Fact.Pos.Events != 0 || v.Fact.Refused != 0 || v.Status.State != Waiting || store.count() > 0 || stream.Stream.Sink.(*taking).offers > 0 {
+				t.Fatalf("the lane went on without it: %+v", v)
+			}
+			r.kept.mu.Lock()
+			r.kept.broken = false
+			r.kept.mu.Unlock()
+			if name == "lines" {
+				r.until(k, "the kept refusal", func(View) bool { return stream.Stream.Sink.(*taking).offers > 0 })
+			} else if v = r.until(k, "the kept refusal", caughtUp); v.Fact.Refused != 1 {
+				t.Errorf("not counted: %+v", v.Fact)
+			}
+			if len(r.kept.rs) != 1 || string(r.kept.rs[0].Line) != "not json" {
+				t.Errorf("the quarantine holds %+v", r.kept.rs)
+			}
+		})
 	}
 }

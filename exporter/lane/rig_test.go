@@ -38,13 +38,18 @@ type rig struct {
 }
 
 type refused struct {
-	mu sync.Mutex
-	rs []Refusal
+	mu     sync.Mutex
+	rs     []Refusal
+	broken bool
+	asked  int
 }
 
 func (q *refused) Refused(_ context.Context, rs []Refusal) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.asked++; q.broken {
+		return errTest
+	}
 	q.rs = append(q.rs, rs...)
 	return nil
 }

@@ -353,6 +353,7 @@ func (p *partition) submit(ctx context.Context, pile *pile, next int64) error {
 		_, err := p.shard.Intake.Submit(context.WithoutCancel(ctx), &req)
 		switch {
 		case err == nil:
+			// promise: the group is told of an offset only once all before it is durable.
 			p.submitted(next)
 			return nil
 		case errors.Is(err, feeds.ErrStopped):
@@ -368,7 +369,6 @@ func (p *partition) submit(ctx context.Context, pile *pile, next int64) error {
 
 func (p *partition) submitted(next int64) {
 	p.next, p.fresh, p.named = next, false, true
-	// promise: the group is told of an offset only once all before it is durable.
 	p.marks.set(p.n, next)
 	for _, g := range p.gaps {
 		p.f.o.OnGap(g)

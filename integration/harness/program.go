@@ -22,9 +22,16 @@ import (
 	"time"
 )
 
+// BinaryVariable names a built program in place of the one in bin.
+const BinaryVariable = "DATASYNC_BINARY"
+
 // Binary is the built program; task build makes it. A test without it fails.
 func Binary(t testing.TB) string {
 	t.Helper()
+	path := os.Getenv(BinaryVariable)
+	if path != "" {
+		return path
+	}
 	path, err := filepath.Abs("../../bin/datasync")
 	if err != nil {
 		t.Fatal(err)
