@@ -116,7 +116,8 @@ func (x *place) settled(t *testing.T) {
 
 // stall has the receiver stop with one signal until all buffers are full and the
 // lane says so. Where it stopped within a drain, nothing more is sent and nothing
-// fills: then it goes on by the other signal, in time for an answer, and stops again.
+// fills: then it goes on by the other signal, in time for an answer, and stops again
+// once that has come (two standstills in a row are one that is too long).
 func (x *place) stall(t *testing.T, stop, goOn syscall.Signal) {
 	t.Helper()
 	for range 6 {
@@ -127,7 +128,7 @@ func (x *place) stall(t *testing.T, stop, goOn syscall.Signal) {
 			}
 		}
 		x.peer.Signal(goOn)
-		harness.Pause(2 * time.Second)
+		x.settled(t)
 	}
 	t.Fatalf("%s: no reason slow, however often the receiver stops: %+v", x.r.name, x.lane(t))
 }
