@@ -44,13 +44,13 @@ func (w *world) burst() {
 		m = mood(w.plan.rng.IntN(int(moods)))
 	}
 	for range 1 + w.plan.rng.IntN(4) {
-		w.post(w.plan.one(w.plan.tenants...), m)
+		w.post(w.plan.one(w.plan.tenants...), m, []int{3, 20, 60}[w.plan.rng.IntN(3)])
 	}
 }
 
-// post sends one within the next milliseconds.
-func (w *world) post(tenant string, m mood) {
-	p := w.compose(tenant, m)
+// post sends one of most events at most within the next milliseconds.
+func (w *world) post(tenant string, m mood, most int) {
+	p := w.compose(tenant, m, most)
 	after := time.Duration(w.plan.rng.IntN(4000)) * time.Microsecond
 	w.posting.Add(1)
 	go func() {
@@ -61,11 +61,10 @@ func (w *world) post(tenant string, m mood) {
 	}()
 }
 
-func (w *world) compose(tenant string, m mood) *post {
+func (w *world) compose(tenant string, m mood, most int) *post {
 	rng := w.plan.rng
 	p := &post{tenant: tenant}
 	at := w.now().UnixMilli()
-	most := []int{3, 20, 60}[rng.IntN(3)]
 	pad := []int{20, 200, 3000}[rng.IntN(3)]
 	var b strings.Builder
 	for range 1 + rng.IntN(most) {

@@ -22,7 +22,7 @@ type step struct {
 var steps = []step{
 	{"burst", 40, (*world).burst},
 	{"receiver", 14, (*world).meddleReceiver},
-	{"cross", 8, (*world).cross},
+	{"cross", crosses, (*world).cross},
 	{"s3", 6, (*world).meddleS3},
 	{"kinesis", 6, (*world).meddleStreams},
 	{"disk", 5, (*world).meddleDisk},
@@ -108,8 +108,7 @@ func (w *world) meddleReceiver() {
 	case 6:
 		r.dieFrozen()
 	case 7:
-		r.raise()
-		r.forget(time.Duration(w.plan.rng.IntN(300)) * time.Millisecond)
+		r.readLate()
 	default:
 		r.raise()
 	}
@@ -126,10 +125,10 @@ func (w *world) cross() {
 	w.trace("receiver %s: cross", r.key)
 	r.raise()
 	tenant, _, _ := strings.Cut(r.key, "/")
-	w.post(tenant, mixed)
+	w.post(tenant, mixed, 20)
 	pause(context.Background(), time.Duration(rng.IntN(60))*time.Millisecond)
-	for range 6 {
-		w.post(tenant, apart)
+	for range 16 {
+		w.post(tenant, apart, 2)
 	}
 	pause(context.Background(), time.Duration(rng.IntN(4000))*time.Microsecond)
 	r.down(end(rng.IntN(3)))
@@ -148,6 +147,18 @@ func (r *receiver) dieFrozen() {
 	pause(context.Background(), time.Duration(r.w.plan.rng.Int64N(int64(5*time.Second))))
 	r.down(killed)
 	r.raise()
+}
+
+// readLate has a receiver stand still until a drain is due, read all of it at
+// once, and forget what it had not stored.
+func (r *receiver) readLate() {
+	r.raise()
+	tenant, _, _ := strings.Cut(r.key, "/")
+	r.w.post(tenant, mixed, 20)
+	r.freeze()
+	pause(context.Background(), time.Second+time.Duration(r.w.plan.rng.Int64N(int64(4*time.Second))))
+	r.forget(time.Duration(r.w.plan.rng.IntN(300)) * time.Millisecond)
+	r.thaw()
 }
 
 // raise has a receiver run, whatever it was.

@@ -6,6 +6,7 @@ package simulation_test
 // one seed is run again.
 const (
 	interleaved = false
+	crosses     = 8 // see steps
 	again       = "SIM_SEED=%d go test -count=1 -run TestSimulation -v ./exporter/simulation"
 )
 
