@@ -78,3 +78,24 @@ func TestDyingWeakPeerDoesNotAnswer(t *testing.T) {
 		t.Errorf("the peer died with all it had read; from %d on it is asked for again, and up to %d counted as read", l.from, l.read)
 	}
 }
+
+// TestADeadPeerMayHaveForgottenWhatItRead: what it had proven to have read, and
+// nothing had confirmed, is asked for again when it dies.
+func TestADeadPeerMayHaveForgottenWhatItRead(t *testing.T) {
+	r := emittertest.New(t, emittertest.Options{})
+	o := quick(r)
+	o.RotateEvery, o.Tuning.IdleAfter, o.Tuning.Grace = time.Hour, time.Hour, time.Hour
+	f := feed(t, o, 10)
+	f.wait("all offered", func() bool { return len(f.ends) == 10 })
+	if err := f.flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.wait("a connection to watch it by", func() bool { s := f.c.Status(); return s.Connected && s.Confirmed == 0 && s.Read == s.Offered })
+	r.End(emittertest.Kill)
+	f.wait("a loss", func() bool { return len(f.lost) > 0 })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if from := f.lost[0].from; from != 0 {
+		t.Errorf("asked for again from %d on, and nothing was confirmed", from)
+	}
+}

@@ -18,8 +18,9 @@ import (
 	"datasync/integration/harness"
 )
 
-// seeds is how many of the simulation have to find a reversal.
-const seeds = 200
+// seeds is how many of the simulation have to find a reversal; a hole of two
+// locks' width takes many.
+const seeds = 600
 
 // TestSoakReversed takes each line that keeps the promise away, and demands that
 // the tests which are said to notice do.
