@@ -166,6 +166,28 @@ func TestASlowButHonestSenderIsHeard(t *testing.T) {
 	}
 }
 
+// TestAConnectionOpenedAheadHasTheWholeTime: clients open connections before they
+// need them, and net/http counts the first request from then.
+func TestAConnectionOpenedAheadHasTheWholeTime(t *testing.T) {
+	w := newWorld()
+	o := w.options()
+	o.ReadGrace = 600 * time.Millisecond
+	s := start(t, o)
+	c := s.dial(t, "")
+	<-time.After(400 * time.Millisecond)
+	if _, err := io.WriteString(c, head+"Content-Length: 2\r\n\r\n{"); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(400 * time.Millisecond)
+	if _, err := io.WriteString(c, "}"); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if !strings.Contains(line, " 200 ") {
+		t.Errorf("%q %v", line, err)
+	}
+}
+
 func TestBodiesInMemoryAreBounded(t *testing.T) {
 	w := newWorld()
 	w.hold, w.entered = make(chan struct{}), make(chan struct{}, 100)

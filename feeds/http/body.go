@@ -215,25 +215,36 @@ func (q *request) drainOff() {
 	_, _ = io.CopyN(io.Discard, &q.pace, 4*q.f.o.MaxBody-q.pace.got)
 }
 
-// pace reads a body and gives its sender another ReadGrace for each 64 KiB.
+// pace reads a body and gives its sender ReadGrace, and another for each 64 KiB.
 type pace struct {
 	body   io.Reader
 	w      http.ResponseWriter
 	grace  time.Duration
+	begun  bool
 	got    int64
 	earned int64 // got at the last extension
 }
 
 // Read reads from the body.
 func (p *pace) Read(b []byte) (int, error) {
+	if !p.begun {
+		// net/http counts a connection's first request from when it was opened:
+		// of one that was opened ahead, next to nothing may be left.
+		p.begun = true
+		p.extend()
+	}
 	n, err := p.body.Read(b)
 	p.got += int64(n)
-	if p.got-p.earned >= progress {
+	if err == nil && p.got-p.earned >= progress {
 		p.earned = p.got
-		if d, ok := p.w.(interface{ SetReadDeadline(time.Time) error }); ok {
-			// It fails only on a connection that is gone, as the next read says.
-			_ = d.SetReadDeadline(time.Now().Add(p.grace))
-		}
+		p.extend()
 	}
 	return n, err
+}
+
+func (p *pace) extend() {
+	if d, ok := p.w.(interface{ SetReadDeadline(time.Time) error }); ok {
+		// It fails only on a connection that is gone, as the next read says.
+		_ = d.SetReadDeadline(time.Now().Add(p.grace))
+	}
 }
