@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -33,11 +34,23 @@ func TestOurOwnDiskIsNamed(t *testing.T) {
 	}
 }
 
+// tally is a stream's sink that takes everything and is asked how often.
+type tally struct {
+	taking
+	n atomic.Int64
+}
+
+func (c *tally) Offer([]byte, Segment) bool {
+	c.n.Add(1)
+	return true
+}
+
 // TestALaneDoesNotPassWhatCannotBeKept: with a quarantine that fails, a lane
 // stays before the event that its sink cannot take; with one that works, goes on.
 func TestALaneDoesNotPassWhatCannotBeKept(t *testing.T) {
 	filtered := func(s *tenants.Sink) { s.Output.Filter = "severity >= 0" } // reads each event
-	stream := streamSink("acme", &taking{})
+	var lines tally
+	stream := streamSink("acme", &lines)
 	filtered(stream.Settings)
 	var store bucket
 	for name, sink := range map[string]*Sink{"drops": dropSink("acme", &store, filtered), "lines": stream} {
@@ -57,17 +70,19 @@ func TestALaneDoesNotPassWhatCannotBeKept(t *testing.T) {
 				return r.kept.asked > 0
 			}
 			v := r.until(k, "a refusal that cannot be kept", func(View) bool { return asked() && !r.atWork(k) })
-			if v.Fact.Pos.Events != 0 || v.Fact.Refused != 0 || v.Status.State != Waiting || store.count() > 0 || stream.Stream.Sink.(*taking).offers > 0 {
+			if v.Fact.Pos.Events != 0 || v.Fact.Refused != 0 || v.Status.State != Waiting || store.count() > 0 || lines.n.Load() > 0 {
 				t.Fatalf("the lane went on without it: %+v", v)
 			}
 			r.kept.mu.Lock()
 			r.kept.broken = false
 			r.kept.mu.Unlock()
 			if name == "lines" {
-				r.until(k, "the kept refusal", func(View) bool { return stream.Stream.Sink.(*taking).offers > 0 })
+				r.until(k, "the kept refusal", func(View) bool { return lines.n.Load() > 0 })
 			} else if v = r.until(k, "the kept refusal", caughtUp); v.Fact.Refused != 1 {
 				t.Errorf("not counted: %+v", v.Fact)
 			}
+			r.kept.mu.Lock()
+			defer r.kept.mu.Unlock()
 			if len(r.kept.rs) != 1 || string(r.kept.rs[0].Line) != "not json" {
 				t.Errorf("the quarantine holds %+v", r.kept.rs)
 			}

@@ -273,7 +273,7 @@ type end uint8
 const (
 	killed   end = iota // the kernel ends what was open
 	vanished            // nobody hears a word
-	inOrder             // it stores what it read, says close_notify and closes
+	inOrder             // it stores what it read, says close_notify (but for weak ones) and closes
 )
 
 // down ends the receiver: but for an end in order, its memory is lost.
@@ -306,12 +306,15 @@ func (r *receiver) down(how end) {
 	r.live = nil
 	r.thawLocked()
 	r.mu.Unlock()
-	if how == inOrder {
-		for _, t := range live {
+	if how != inOrder {
+		return
+	}
+	for _, t := range live {
+		if !r.weak {
 			_ = t.CloseWrite() // the peer may be gone
 		}
-		host.Kill()
 	}
+	host.Kill()
 }
 
 // stop ends it in good order, once it has read what it got while it stood still.
@@ -356,11 +359,11 @@ func (r *receiver) thawLocked() {
 	}
 }
 
-// spare has the receiver not forget anything for now.
-func (r *receiver) spare(spared bool) {
+// spare has the receiver not forget anything until it is settled.
+func (r *receiver) spare() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.spared = spared
+	r.spared = true
 }
 
 // settle stores what waits: when we die, receivers that live on have the time to.

@@ -221,7 +221,7 @@ const (
 // has forgotten is known.
 func (w *world) spare() {
 	for _, r := range w.receivers {
-		r.spare(true)
+		r.spare()
 	}
 	if left := time.Duration(w.known.Load()) - w.since(); left > 0 {
 		pause(context.Background(), left)
