@@ -402,7 +402,7 @@ func (c *Client) owed() bool {
 
 // Close ends the connection without waiting for the peer and returns when all
 // goroutines have ended. What was not read stays with the owner: Flush first.
-// Where the peer was sent lines and has not answered by then, OnLost is called.
+// Where the peer owes an answer by then (Drain), OnLost is called with what is confirmed.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	if !c.closed {
